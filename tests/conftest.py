@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: the repository's root, the shared reference data, two threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_dir(*parts: str) -> Path:
+    """A path in the shared reference data; skips the test where it is absent.
+
+    The data lies beside the repository, or where ``UNIFORMER_SHARED`` says.
+    """
+    path = Path(os.environ.get('UNIFORMER_SHARED', ROOT.parent / 'shared'), *parts)
+    if not path.exists():
+        pytest.skip(f'reference data {"/".join(parts)} is not there; set UNIFORMER_SHARED')
+    return path
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _two_threads() -> None:
+    torch.set_num_threads(2)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console command ``uniformer-mm``.
+
+Each subcommand lives in the package it belongs to, as a function that declares its options on
+``subparsers`` and sets ``run`` (arguments in, exit status out) as the parser's default. Only the
+module of the subcommand that is called gets imported.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from rich.console import Console
+from rich.markup import escape
+
+import uniformer_mm
+
+SUBCOMMANDS = {
+    'doctor': ('uniformer_mm.env.doctor:add_parser', 'check and repair the environment'),
+    'make-data': ('uniformer_mm.synth.cli:add_parser', 'write the embedded synthetic data sets'),
+    'zoo': ('uniformer_mm.weights.cli:add_zoo_parser', 'list the published weights'),
+    'inspect': ('uniformer_mm.weights.cli:add_inspect_parser', 'say what a weight file holds'),
+    'convert': ('uniformer_mm.weights.cli:add_convert_parser', 'turn weight files into each other'),
+    'verify': ('uniformer_mm.weights.cli:add_verify_parser', 'check a weight file'),
+}
+"""Name of each subcommand: the function that declares it, and one line for ``--help``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name); return the exit status.
+
+    A ValueError is a user's mistake: it becomes one red line on stderr and exit status 2, unless
+    ``--debug`` asks for the traceback.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(argv).parse_args(argv)
+    try:
+        return args.run(args)
+    except ValueError as error:
+        if args.debug:
+            raise
+        message = ' '.join(str(error).split())
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f'[bold red]uniformer-mm {args.command}: {escape(message)}[/]'
+        )
+        return 2
+
+
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, complete for the subcommand that `argv` names, a list of names for the rest."""
+    parser = argparse.ArgumentParser(
+        prog='uniformer-mm', description="UniFormer for OpenMMLab's five toolboxes."
+    )
+    parser.add_argument('--version', action='version', version=uniformer_mm.__version__)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    called = next((word for word in argv if not word.startswith('-')), None)
+    for name, (target, summary) in SUBCOMMANDS.items():
+        if name == called:
+            module, function = target.split(':')
+            getattr(import_module(module), function)(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-attention over tokens and the ways stage 3 groups tokens.
+
+Shapes: ``B`` batch, ``T H W`` frames, rows, columns (``T`` = 1 for images), ``N`` tokens, ``C``
+channels, ``M`` heads, ``D`` head width, ``G`` windows, ``w`` window side.
+Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uniformer.py``
+(windows), ``video_classification/slowfast/models/uniformer.py`` (divided).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection, no mask, no position bias.
+
+    Args:
+        dim: Channels C.
+        head_dim: Channels of a head D; scores are scaled by ``D ** -0.5``.
+    """
+
+    def __init__(self, dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``."""
+        B, N, C = x_BNC.shape
+        qkv_BN3MD = self.qkv(x_BNC).reshape(B, N, 3, C // self.head_dim, self.head_dim)
+        q_BMND, k_BMND, v_BMND = qkv_BN3MD.permute(2, 0, 3, 1, 4).unbind(0)
+        y_BMND = F.scaled_dot_product_attention(q_BMND, k_BMND, v_BMND, scale=self.head_dim**-0.5)
+        return self.proj(y_BMND.transpose(1, 2).reshape(B, N, C))
+
+
+def attend_globally(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+    """Attention among all tokens of a sample. Shape: ``x_BTHWC -> y_BTHWC``."""
+    shape = x_BTHWC.shape
+    return attention(x_BTHWC.flatten(1, 3)).reshape(shape)
+
+
+def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -> Tensor:
+    """Attention inside square windows, each over all frames. Shape: ``x_BTHWC -> y_BTHWC``.
+
+    The map is padded with zeros at the bottom and right to whole windows. Padding is attended to,
+    as in the official code: masking it changes the outputs.
+    """
+    B, T, H, W, C = x_BTHWC.shape
+    w = window_size
+    pad_h, pad_w = -H % w, -W % w
+    x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
+    rows, cols = (H + pad_h) // w, (W + pad_w) // w
+    x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
+    x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
+    y_BrcTwwC = attention(x_GNC).reshape(B, rows, cols, T, w, w, C)
+    y_BTHWC = y_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
+    return y_BTHWC[:, :, :H, :W]
+
+
+def attend_over_time(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+    """Attention among the frames of each pixel. Shape: ``x_BTHWC -> y_BTHWC``."""
+    B, T, H, W, C = x_BTHWC.shape
+    x_GTC = x_BTHWC.permute(0, 2, 3, 1, 4).reshape(B * H * W, T, C)
+    return attention(x_GTC).reshape(B, H, W, T, C).permute(0, 3, 1, 2, 4)
+
+
+def attend_over_space(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+    """Attention among the pixels of each frame. Shape: ``x_BTHWC -> y_BTHWC``."""
+    B, T, H, W, C = x_BTHWC.shape
+    return attention(x_BTHWC.reshape(B * T, H * W, C)).reshape(B, T, H, W, C)

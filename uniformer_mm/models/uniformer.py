@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The UniFormer backbone, one implementation for images and videos.
+
+Shapes: ``B`` batch, ``C`` channels, ``S`` the axes ``H W`` (images) or ``T H W`` (videos).
+Source: arXiv 2201.09450 section 3; Sense-X/UniFormer @52a0415, the files named in ``layers.py``
+and ``attention.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..registry import MODELS, register
+from .arch import NUM_STAGES, Arch, resolve_arch
+from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
+from .layers import (
+    BATCH_NORM,
+    BATCH_NORM_TYPES,
+    BLOCK_NORM_EPS,
+    ChannelNorm,
+    build_downsample,
+    build_stem,
+    drop_path_rates,
+)
+
+ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
+OUT_NORMS = ('auto', 'ln', 'bn', None)
+MIN_SIDE = 32
+# A block of stage 3 attends globally where (index + 1) is a multiple of this, in hybrid mode.
+HYBRID_PERIOD = 4
+FIRST_ATTENTION_STAGE = 2
+
+
+class UniFormer(BaseModule):
+    """UniFormer of either rank; use :class:`UniFormer2d` or :class:`UniFormer3d`.
+
+    Stages after the last requested output are not built, and output norms exist only for the
+    requested outputs, so every parameter takes part in the loss (DDP needs no search for unused
+    ones).
+
+    Args:
+        arch: Name of the family table, a dict of its fields or an
+            :class:`~uniformer_mm.models.arch.Arch`.
+        attention: How stage 3 attends. ``'global'``: all tokens; ``'window'``: square windows of
+            zero-padded, unmasked maps; ``'hybrid'``: windows, every fourth block global;
+            ``'divided'`` (3-D only, stages 3 and 4): time, then space. Otherwise stage 4 is global.
+        window_size: Side of a window in tokens (stage 3 has stride 16).
+        out_indices: Stages to return, 0 to 3; negative values count from the end. Default: all
+            in 2-D, the last in 3-D.
+        out_norm: ``'ln'``: LayerNorm for each output (``norm1`` to ``norm4``, dense models);
+            ``'bn'``: the classifier's BatchNorm ``norm`` after stage 4, which must be the only
+            output; None: raw maps; ``'auto'``: ``'bn'`` for a 3-D network that returns stage 4
+            alone, else ``'ln'``.
+        as_tuple: Return a tuple even for one output. Default: yes in 2-D, no in 3-D, as the
+            toolboxes' heads expect.
+        head_dim: Replaces the arch's channels per head. It changes no tensor's shape, so weights
+            trained with another value load and are wrong.
+        layer_scale: Replaces the arch's initial residual scale; False removes the scales.
+        drop_path_rate: Stochastic-depth rate of the last block, rising linearly from 0.
+        norm_eval: Keep every BatchNorm in evaluation mode (running statistics) while training.
+        frozen_stages: Number of leading stages (embedding, blocks, output norm) without gradient
+            and in evaluation mode; -1 or 0 for none, 4 for the whole network.
+        with_cp: Gradient checkpointing: True for all blocks, or the number of leading blocks in
+            each stage, e.g. ``(0, 0, 8, 0)``.
+        patch_kernel_t: Time kernel of the downsamplings before stages 2 to 4 (3-D only): 1, or 3
+            for the official ``std`` variant.
+        in_channels: Channels of the input.
+        init_cfg: mmengine initialisation, e.g. ``dict(type='UniFormerPretrained',
+            checkpoint=...)``. The official random initialisation is always done first.
+
+    Raises:
+        ValueError: Arguments that are unknown or do not fit together.
+    """
+
+    rank: int
+    default_out_indices: tuple[int, ...]
+    single_output_norm: str
+    single_output_as_tuple: bool
+
+    def __init__(
+        self,
+        arch: str | Mapping | Arch = 'small',
+        *,
+        attention: str = 'global',
+        window_size: int = 14,
+        out_indices: int | Sequence[int] | None = None,
+        out_norm: str | None = 'auto',
+        as_tuple: bool | None = None,
+        head_dim: int | None = None,
+        layer_scale: float | bool | None = None,
+        drop_path_rate: float = 0.0,
+        norm_eval: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool | Sequence[int] = False,
+        patch_kernel_t: int = 1,
+        in_channels: int = 3,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = resolve_arch(arch, head_dim=head_dim, layer_scale=layer_scale)
+        self.attention = _check_attention(attention, self.rank)
+        self.window_size = _check_positive('window_size', window_size)
+        self.in_channels = _check_positive('in_channels', in_channels)
+        self.out_indices = self._check_out_indices(out_indices)
+        self.out_norm = self._check_out_norm(out_norm)
+        self.as_tuple = self._check_as_tuple(as_tuple)
+        self.norm_eval = norm_eval
+        self.frozen_stages = _check_frozen_stages(frozen_stages)
+        self.cp_blocks = _check_with_cp(with_cp, self.arch.depths)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate!r} must be at least 0 and below 1.')
+        if patch_kernel_t not in (1, 3) or (self.rank == 2 and patch_kernel_t != 1):
+            raise ValueError(
+                f'patch_kernel_t={patch_kernel_t!r} must be 1 or 3, and 1 in a 2-D network.'
+            )
+
+        rates = drop_path_rates(self.arch.depths, drop_path_rate)
+        self.num_stages = max(self.out_indices) + 1
+        widths = (in_channels, *self.arch.dims)
+        for stage in range(self.num_stages):
+            if stage == 0:
+                embed = build_stem(self.rank, self.arch.stem, *widths[:2])
+            else:
+                embed = build_downsample(
+                    self.rank, self.arch.downsample, *widths[stage : stage + 2], patch_kernel_t
+                )
+            self.add_module(f'patch_embed{stage + 1}', embed)
+            blocks = nn.ModuleList(
+                self._build_block(stage, index, rate) for index, rate in enumerate(rates[stage])
+            )
+            self.add_module(f'blocks{stage + 1}', blocks)
+        if self.out_norm == 'ln':
+            for stage in self.out_indices:
+                norm = ChannelNorm(self.arch.dims[stage], eps=BLOCK_NORM_EPS)
+                self.add_module(f'norm{stage + 1}', norm)
+        elif self.out_norm == 'bn':
+            self.norm = BATCH_NORM[self.rank](self.arch.dims[-1])
+        self.apply(init_block)
+        self._freeze()
+
+    def _check_out_indices(self, out_indices: int | Sequence[int] | None) -> tuple[int, ...]:
+        if out_indices is None:
+            return self.default_out_indices
+        given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        valid = all(isinstance(i, int) and -NUM_STAGES <= i < NUM_STAGES for i in given)
+        wrapped = tuple(i % NUM_STAGES for i in given) if valid else ()
+        if not wrapped or list(wrapped) != sorted(set(wrapped)):
+            raise ValueError(
+                f'out_indices={out_indices!r} must be different stages in rising order, each 0 to '
+                f'{NUM_STAGES - 1} (or -{NUM_STAGES} to -1 from the end).'
+            )
+        return wrapped
+
+    def _check_out_norm(self, out_norm: str | None) -> str | None:
+        if out_norm not in OUT_NORMS:
+            raise ValueError(f'out_norm={out_norm!r} is not known; use one of {OUT_NORMS}.')
+        last_only = self.out_indices == (NUM_STAGES - 1,)
+        if out_norm == 'auto':
+            return self.single_output_norm if last_only else 'ln'
+        if out_norm == 'bn' and not last_only:
+            raise ValueError(
+                f"out_norm='bn' is the classifier's norm after stage 4, but out_indices="
+                f"{self.out_indices}; use out_indices=(3,) or out_norm='ln'."
+            )
+        return out_norm
+
+    def _check_as_tuple(self, as_tuple: bool | None) -> bool:
+        single = len(self.out_indices) == 1
+        if as_tuple is None:
+            return self.single_output_as_tuple or not single
+        if not as_tuple and not single:
+            raise ValueError(
+                f'as_tuple=False returns one bare map, but out_indices={self.out_indices} asks for '
+                f'{len(self.out_indices)}; leave it out or ask for one stage.'
+            )
+        return as_tuple
+
+    def _build_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        arch = self.arch
+        if stage < FIRST_ATTENTION_STAGE:
+            scale = arch.layer_scale if arch.layer_scale_in == 'all' else None
+            return LocalBlock(self.rank, arch.dims[stage], arch.mlp_ratio, drop_path, scale)
+        args = (self.rank, arch.dims[stage], arch.head_dim, arch.mlp_ratio, drop_path)
+        if self.attention == 'divided':
+            return DividedBlock(*args, arch.layer_scale)
+        windowed = stage == FIRST_ATTENTION_STAGE and (
+            self.attention == 'window'
+            or (self.attention == 'hybrid' and (index + 1) % HYBRID_PERIOD != 0)
+        )
+        return GlobalBlock(*args, arch.layer_scale, self.window_size if windowed else None)
+
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        """The embedding, the blocks and, if there is one, the output norm of ``stage``."""
+        names = [f'patch_embed{stage + 1}', f'blocks{stage + 1}', f'norm{stage + 1}']
+        if stage == NUM_STAGES - 1:
+            names.append('norm')
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
+    def _freeze(self) -> None:
+        for stage in range(min(self.frozen_stages, self.num_stages)):
+            for module in self.stage_modules(stage):
+                module.eval()
+                module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> UniFormer:
+        """Set the mode; frozen stages, and BatchNorm under ``norm_eval``, stay in evaluation."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, BATCH_NORM_TYPES):
+                        module.eval()
+        return self
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse inputs that the network cannot take.
+
+        DIFFERS: the official ImageNet classifier with a patch stem takes 224 pixels only.
+
+        Raises:
+            ValueError: Wrong number of axes or channels, or a side below 32 pixels.
+        """
+        layout = 'B C H W' if self.rank == 2 else 'B C T H W'
+        if x.ndim != self.rank + 2:
+            raise ValueError(
+                f'input of shape {tuple(x.shape)} has {x.ndim} axes, but {type(self).__name__} '
+                f'takes {self.rank + 2} ({layout}); '
+                + (
+                    'use the 3-D network for clips.'
+                    if self.rank == 2
+                    else 'add a time axis (one clip of T frames per sample).'
+                )
+            )
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'input of shape {tuple(x.shape)} has {x.shape[1]} channels, but the network was '
+                f'built for in_channels={self.in_channels} ({layout}).'
+            )
+        if min(x.shape[-2:]) < MIN_SIDE:
+            raise ValueError(
+                f'input of shape {tuple(x.shape)} is too small: height and width must be at least '
+                f'{MIN_SIDE} pixels; resize or pad it.'
+            )
+
+    def iter_stages(
+        self, x: Tensor, after_stem: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Run the trunk and yield each stage's raw map.
+
+        Args:
+            x: ``x_BCS`` in the network's layout.
+            after_stem: Applied to the first embedding's map (token labelling mixes there).
+
+        Yields:
+            The un-normed maps of stages 1 up to the last requested one, strides 4, 8, 16, 32.
+        """
+        self.check_input(x)
+        for stage in range(self.num_stages):
+            x = getattr(self, f'patch_embed{stage + 1}')(x)
+            if stage == 0 and after_stem is not None:
+                x = after_stem(x)
+            for index, block in enumerate(getattr(self, f'blocks{stage + 1}')):
+                if index < self.cp_blocks[stage] and self.training:
+                    x = checkpoint(
+                        block, x, use_reentrant=False, context_fn=lambda b=block: _recompute(b)
+                    )
+                else:
+                    x = block(x)
+            yield x
+
+    def normed(self, stage: int, x: Tensor) -> Tensor:
+        """The output form of one stage's raw map, contiguous.
+
+        mmcv's RoIAlign reads a map's memory as if it were contiguous, whatever its strides, so a
+        channels-last map (which convolutions after it would keep) turns into noise there.
+        """
+        if self.out_norm == 'ln':
+            x = getattr(self, f'norm{stage + 1}')(x)
+        elif self.out_norm == 'bn':
+            x = self.norm(x)
+        return x.contiguous()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Compute the requested maps.
+
+        Args:
+            x: Images ``(B, C, H, W)`` or clips ``(B, C, T, H, W)``, at least 32 pixels a side.
+
+        Returns:
+            Maps of the requested stages at spatial strides 4, 8, 16, 32 (sizes are floored; time
+            is halved once), as a tuple or bare as ``as_tuple`` says.
+
+        Raises:
+            ValueError: See :meth:`check_input`.
+        """
+        outputs = tuple(
+            self.normed(stage, x_BCS)
+            for stage, x_BCS in enumerate(self.iter_stages(x))
+            if stage in self.out_indices
+        )
+        return outputs if self.as_tuple else outputs[0]
+
+
+@register(MODELS)
+class UniFormer2d(UniFormer):
+    """UniFormer for images; returns a tuple of ``(B, C, H, W)`` maps. See :class:`UniFormer`."""
+
+    rank = 2
+    default_out_indices = (0, 1, 2, 3)
+    single_output_norm = 'ln'
+    single_output_as_tuple = True
+
+
+@register(MODELS)
+class UniFormer3d(UniFormer):
+    """UniFormer for clips; returns a bare ``(B, C, T, H, W)`` map by default.
+
+    So mmaction2's heads expect it. See :class:`UniFormer`.
+    """
+
+    rank = 3
+    default_out_indices = (3,)
+    single_output_norm = 'bn'
+    single_output_as_tuple = False
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Keep running BatchNorm statistics as they are while batch statistics are in use.
+
+    Momentum 0 writes the old values back; leaving the buffers out altogether would save other
+    tensors than the first forward did, which checkpointing refuses.
+    """
+    norms = [m for m in block.modules() if isinstance(m, BATCH_NORM_TYPES) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _recompute(block: nn.Module) -> tuple:
+    """Contexts of a checkpointed block's forward and of its recomputation.
+
+    DIFFERS: officially the recomputation moves the running BatchNorm statistics a second time.
+    """
+    return nullcontext(), _frozen_statistics(block)
+
+
+def _check_attention(attention: str, rank: int) -> str:
+    if attention not in ATTENTIONS:
+        raise ValueError(f'attention={attention!r} is not known; use one of {ATTENTIONS}.')
+    if attention == 'divided' and rank == 2:
+        raise ValueError(
+            "attention='divided' attends over time and so needs the 3-D network; use UniFormer3d, "
+            "or 'global', 'window' or 'hybrid' in 2-D."
+        )
+    return attention
+
+
+def _check_positive(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'{name}={value!r} must be a positive integer.')
+    return value
+
+
+def _check_frozen_stages(frozen_stages: int) -> int:
+    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= NUM_STAGES:
+        raise ValueError(
+            f'frozen_stages={frozen_stages!r} must be the number of leading stages to freeze, 0 '
+            f'(or -1) to {NUM_STAGES}.'
+        )
+    return frozen_stages
+
+
+def _check_with_cp(with_cp: bool | Sequence[int], depths: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(with_cp, bool):
+        return depths if with_cp else (0,) * NUM_STAGES
+    blocks = tuple(with_cp) if isinstance(with_cp, Sequence) else ()
+    if len(blocks) != NUM_STAGES or any(not isinstance(n, int) or n < 0 for n in blocks):
+        raise ValueError(
+            f'with_cp={with_cp!r} must be True, False or {NUM_STAGES} numbers of leading blocks to '
+            'checkpoint, such as (0, 0, 8, 0).'
+        )
+    if any(n > depth for n, depth in zip(blocks, depths, strict=True)):
+        raise ValueError(f'with_cp={blocks} asks for more blocks than the stages have: {depths}.')
+    return blocks
