@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rewriting checkpoints in another scheme, container or order of classes, without loss."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..labels import class_names, permutation
+from ..models.arch import ARCHS
+from .errors import CheckpointError
+from .evidence import Evidence, gather
+from .files import META_KEY, read_checkpoint
+from .layouts import LAYOUTS, Recognised, recognise, write_layout
+from .lookup import locate
+from .signature import Signature, signature_of
+
+SAFETENSORS = 'safetensors'
+TARGETS = (*LAYOUTS, SAFETENSORS)
+_HEADS = ('head', 'aux_head', 'head_cls')
+
+
+def convert_file(
+    checkpoint: str | PathLike,
+    *,
+    to: str,
+    output: str | PathLike | None = None,
+    class_order: str | None = None,
+    permute: str | None = None,
+    arch: str | None = None,
+    prefix: str | None = None,
+    ema: bool = False,
+    overwrite: bool = False,
+) -> tuple[Path, dict]:
+    """Write a checkpoint in another scheme, with a record of what is known in its ``meta``.
+
+    Tensors keep their values; optimizer and log states are left out. Kinetics heads are permuted
+    only if ``permute`` says so, or if the target's toolbox uses the other order than the file is
+    known to have (mmaction2 the alphabetical, official the authors').
+
+    Args:
+        checkpoint: Path or ``uniformer://`` name.
+        to: A key scheme of ``LAYOUTS``, or ``'safetensors'`` (keys stay as they are).
+        output: Path to write; default: the file's name with the target appended, beside it.
+        class_order: States the order that the head's rows have now, where the file does not.
+        permute: Order to bring them into.
+        arch: States the arch, and so head_dim, where the file does not.
+        prefix: What stands before the trunk's keys, if it is not ``'backbone.'``.
+        ema: Take the averaged weights of a training checkpoint.
+        overwrite: Replace an existing output.
+
+    Returns:
+        The path that was written and the record in its ``meta['uniformer_mm']``.
+
+    Raises:
+        CheckpointError: The file cannot be used, or contradicts what was stated.
+        ValueError: An unknown argument value, or an output that exists.
+    """
+    if to not in TARGETS:
+        raise ValueError(f'to={to!r} is not known; use one of {TARGETS}.')
+    located = locate(checkpoint)
+    file = read_checkpoint(located.path, ema=ema, digests=located.digests)
+    recognised = recognise(file.state, prefix)
+    held = signature_of(recognised.state)
+    evidence = gather(file, recognised, held, located)
+    target = _target_path(located.path, output, to, overwrite)
+
+    have = _stated_order(evidence, class_order, held)
+    want = permute or _usual_order(to, have)
+    state = dict(file.state)
+    if want is not None and want != have:
+        state = _permuted(state, recognised, have, want, held)
+    if to != SAFETENSORS:
+        state = write_layout(state, recognised, to)
+    ours = {
+        **file.our_meta,
+        **_known(evidence, held, arch),
+        'class_order': want or have,
+        'layout': recognised.layout if to == SAFETENSORS else to,
+        'source_sha256': file.sha256,
+    }
+    ours = {name: value for name, value in ours.items() if value is not None}
+    container = LAYOUTS[to].container if to != SAFETENSORS else ''
+    if to == 'official':
+        whole = recognised.others or held.output_norms
+        container = 'state_dict' if whole else 'model_state' if held.rank == 3 else container
+    _write(target, state, container, {**file.meta, META_KEY: ours})
+    return target, ours
+
+
+def _target_path(source: Path, output: str | PathLike | None, to: str, overwrite: bool) -> Path:
+    suffix = '.safetensors' if to == SAFETENSORS else '.pth'
+    name = source.stem if to == SAFETENSORS else f'{source.stem}_{to}'
+    target = Path(output) if output is not None else source.with_name(name + suffix)
+    if to == SAFETENSORS and target.suffix != '.safetensors':
+        raise ValueError(f'output={str(target)!r} must end in .safetensors.')
+    if target.exists() and not overwrite:
+        raise ValueError(f'output={str(target)!r} exists; choose another name or --overwrite.')
+    return target
+
+
+def _stated_order(evidence: Evidence, stated: str | None, held: Signature) -> str | None:
+    known = evidence.class_order
+    if stated is None:
+        return known
+    if known is not None and known != stated:
+        raise CheckpointError(
+            f'class_order={stated!r} contradicts the file, whose rows are in the order {known} '
+            f'({evidence.class_order_source}); use permute to change the order.'
+        )
+    if held.classes != len(class_names(stated)):
+        raise CheckpointError(
+            f'class_order={stated!r} has {len(class_names(stated))} classes, the file '
+            + (f'has {held.classes}.' if held.classes else 'has no classifier.')
+        )
+    return stated
+
+
+def _usual_order(to: str, have: str | None) -> str | None:
+    """The order that the target's code expects, if the file's order is known."""
+    wanted = {'mmaction2': 'alphabetical', 'official': 'official'}.get(to)
+    if have is None or wanted is None:
+        return have
+    return f'{have.rpartition("_")[0]}_{wanted}'
+
+
+def _permuted(
+    state: dict[str, Tensor],
+    recognised: Recognised,
+    have: str | None,
+    want: str,
+    held: Signature,
+) -> dict[str, Tensor]:
+    if have is None:
+        raise CheckpointError(
+            f'permute={want!r}: the file does not say which order its classes have now; state it '
+            'with class_order.'
+        )
+    rows = permutation(have, want)
+    if held.classes != len(rows):
+        raise CheckpointError(
+            f'permute={want!r} has {len(rows)} classes, the classifier has {held.classes}.'
+        )
+    index = torch.tensor(rows)
+    return {
+        key: value[index] if _is_head(key, recognised) else value for key, value in state.items()
+    }
+
+
+def _is_head(key: str, recognised: Recognised) -> bool:
+    return any(
+        original == key and name.split('.')[0] in _HEADS
+        for name, original in recognised.file_keys.items()
+    )
+
+
+def _known(evidence: Evidence, held: Signature, stated: str | None) -> dict:
+    """What can be recorded: arch and head_dim only if something states them."""
+    candidates = held.archs()
+    if stated is not None:
+        if stated not in candidates:
+            raise CheckpointError(
+                f'arch={stated!r} does not fit the tensors; they are those of '
+                f'{" or ".join(candidates) or "no arch of the table"}.'
+            )
+        evidence.check_head_dim(ARCHS[stated], stated)
+        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': held.rank}
+    sure = [claim for claim in evidence.claims if not claim.alternatives]
+    head_dim = sure[0].head_dim if sure else None
+    fitting = [name for name in candidates if ARCHS[name].head_dim == head_dim]
+    return {
+        'row': evidence.row_id,
+        'rank': held.rank,
+        'head_dim': head_dim,
+        'arch': fitting[0] if fitting else None,
+    }
+
+
+def _write(target: Path, state: Mapping[str, Tensor], container: str, meta: dict) -> None:
+    temporary = target.with_name(f'{target.name}.{os.getpid()}.part')
+    try:
+        if container:
+            torch.save({container: dict(state), 'meta': meta}, temporary)
+        else:
+            _write_safetensors(temporary, state, meta)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_safetensors(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:
+    if importlib.util.find_spec('safetensors') is None:
+        raise CheckpointError('writing needs the safetensors package: pip install safetensors.')
+    from safetensors.torch import save_file
+
+    # safetensors holds text only: our record, and what else of the meta is plain text.
+    texts = {name: value for name, value in meta.items() if isinstance(value, str)}
+    record = {**texts, 'format': 'pt', META_KEY: json.dumps(meta[META_KEY])}
+    save_file({key: value.contiguous() for key, value in state.items()}, path, metadata=record)

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading with an account of every tensor: of the file and of the model.
+
+Each of the file's keys ends as loaded, inflated, or expected-and-named; so does each of the
+model's. Anything else raises before the model is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..labels import class_names
+from ..models.arch import arch_name
+from ..models.uniformer import UniFormer
+from .errors import CheckpointError
+from .evidence import Evidence, gather
+from .files import Checkpoint, read_checkpoint
+from .inflate import INFLATIONS, can_inflate, inflate
+from .layouts import Recognised, recognise
+from .lookup import locate
+from .signature import Signature, first_difference, signature_of
+
+_TELLING = 4
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor.
+
+    Attributes:
+        source: File, or zoo name and file.
+        arch: The model's arch, by name if it has one.
+        head_dim: The model's.
+        head_dim_source: How it is known to be the file's.
+        class_order: Order of the loaded classifier's rows; None if not known or not loaded.
+        sha256: Digest of the file.
+        loaded: Model keys filled from the file.
+        inflated: Those of them that were given a time axis.
+        unused: File keys without a place in the model, by reason.
+        fresh: Model keys that keep their initialisation, by reason.
+    """
+
+    source: str
+    arch: str
+    head_dim: int
+    head_dim_source: str
+    class_order: str | None
+    sha256: str
+    loaded: tuple[str, ...]
+    inflated: tuple[str, ...]
+    unused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fresh: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Tensors of the model."""
+        return len(self.loaded) + sum(map(len, self.fresh.values()))
+
+    def __str__(self) -> str:
+        parts = [f'{len(self.loaded)} / {self.total} tensors loaded']
+        if self.inflated:
+            parts[0] += f' ({len(self.inflated)} inflated)'
+        parts.append(f'arch {self.arch}')
+        parts.append(f'head_dim {self.head_dim} ({self.head_dim_source})')
+        if self.class_order:
+            parts.append(f'class order {self.class_order}')
+        for verb, groups in (('left out', self.unused), ('kept fresh', self.fresh)):
+            for reason, keys in groups.items():
+                parts.append(f'{verb} {len(keys)}: {reason}')
+        parts.append(f'from {self.source}')
+        parts.append(f'sha256 {self.sha256[:12]}')
+        return '; '.join(parts)
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: str | PathLike,
+    *,
+    inflation: str = 'mean',
+    prefix: str | None = None,
+    ema: bool = False,
+    class_order: str | None = None,
+    folders: Sequence[str | PathLike] = (),
+) -> LoadReport:
+    """Load a checkpoint into a UniFormer and log one line about it.
+
+    Args:
+        model: A backbone or classifier of this package, or a model that contains exactly one.
+        checkpoint: Path, or ``uniformer://`` and a name of the zoo.
+        inflation: How 2-D kernels enter a 3-D network: ``'mean'`` (official) or ``'centre'``.
+        prefix: What stands before the trunk's keys in the file; found by itself for ``''`` and
+            ``'backbone.'``.
+        ema: Take the averaged weights of a training checkpoint.
+        class_order: Order of classes that the labels will have, see :mod:`uniformer_mm.labels`;
+            a head of another or unknown order is then an error.
+        folders: More folders to look for a zoo name in.
+
+    Returns:
+        The account of all tensors.
+
+    Raises:
+        CheckpointError: The file cannot be used or does not fit; the model is left as it was.
+        ValueError: An unknown argument value.
+    """
+    if inflation not in INFLATIONS:
+        raise ValueError(f'inflation={inflation!r} is not known; use one of {INFLATIONS}.')
+    if class_order is not None:
+        class_names(class_order)
+    network = _find_network(model)
+    located = locate(checkpoint, folders=folders)
+    file = read_checkpoint(located.path, ema=ema, digests=located.digests)
+    try:
+        recognised = recognise(file.state, prefix)
+        held = signature_of(recognised.state)
+        evidence = gather(file, recognised, held, located)
+        report, state = _plan(network, file, recognised, held, evidence, inflation)
+        if 'head.weight' in report.loaded:
+            evidence.check_class_order(class_order)
+    except CheckpointError as error:
+        raise CheckpointError(f'{checkpoint}: {error}') from None
+    network.load_state_dict(state, strict=True)
+    print_log(str(report), logger='current', level=logging.INFO)
+    return report
+
+
+def _find_network(model: nn.Module) -> UniFormer:
+    found = [module for module in model.modules() if isinstance(module, UniFormer)]
+    if len(found) != 1:
+        raise ValueError(
+            f'model: {type(model).__name__} contains {len(found)} UniFormers; pass the one '
+            'backbone or classifier to load into.'
+        )
+    return found[0]
+
+
+def _plan(
+    network: UniFormer,
+    file: Checkpoint,
+    recognised: Recognised,
+    held: Signature,
+    evidence: Evidence,
+    inflation: str,
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Decide about every tensor; nothing is changed yet."""
+    model_state = network.state_dict()
+    built = signature_of(model_state)
+    built_name = arch_name(network.arch) or 'custom'
+    difference = first_difference(held, built, built_name)
+    if difference:
+        keys = _telling_keys(recognised, model_state)
+        raise CheckpointError(f'{difference}. Telling keys: {keys}.')
+    evidence.check_head_dim(network.arch, built_name)
+
+    state: dict[str, Tensor] = {}
+    inflated: list[str] = []
+    unused: dict[str, list[str]] = {}
+    misfits: list[str] = []
+    for key, value in recognised.state.items():
+        target = model_state.get(key)
+        if target is None:
+            reason = _why_unused(key, held, built)
+            if reason is None:
+                misfits.append(f'{recognised.file_keys[key]} (no place in the model)')
+            else:
+                unused.setdefault(reason, []).append(recognised.file_keys[key])
+        elif value.shape == target.shape:
+            state[key] = value
+        elif key.split('.')[0] in ('head', 'aux_head'):
+            reason = f'classifier of {held.classes} classes, the model has {built.classes}'
+            unused.setdefault(reason, []).append(recognised.file_keys[key])
+        elif can_inflate(value, target.shape):
+            state[key] = inflate(value, target.shape, inflation)
+            inflated.append(key)
+        else:
+            misfits.append(
+                f'{recognised.file_keys[key]} {tuple(value.shape)}, the model has '
+                f'{tuple(target.shape)}'
+            )
+    fresh: dict[str, list[str]] = {}
+    for key in model_state:
+        if key not in state:
+            reason = _why_fresh(key, held, built, recognised.state)
+            if reason is None:
+                misfits.append(f'{key} (not in the file)')
+            else:
+                fresh.setdefault(reason, []).append(key)
+    if misfits:
+        more = f' and {len(misfits) - _TELLING} more' if len(misfits) > _TELLING else ''
+        raise CheckpointError(
+            f'{len(misfits)} tensors do not fit: {"; ".join(misfits[:_TELLING])}{more}. The file '
+            f'is {held.words()}; the model is {built.words()}.'
+        )
+    for part, keys in recognised.others.items():
+        unused[f'{part} of the whole model'] = keys
+    report = LoadReport(
+        source=f'{evidence.row_id} {file.path}' if evidence.row_id else str(file.path),
+        arch=built_name,
+        head_dim=network.arch.head_dim,
+        head_dim_source=evidence.head_dim_source(network.arch),
+        class_order=evidence.class_order if 'head.weight' in state else None,
+        sha256=file.sha256,
+        loaded=tuple(state),
+        inflated=tuple(inflated),
+        unused={reason: tuple(keys) for reason, keys in unused.items()},
+        fresh={reason: tuple(keys) for reason, keys in fresh.items()},
+    )
+    return report, {**model_state, **state}
+
+
+def _why_unused(key: str, held: Signature, built: Signature) -> str | None:
+    """The reason why a file's key has no place in a model that it fits, or None."""
+    part = key.split('.')[0]
+    if part == 'head' and built.classes is None:
+        return 'classifier'
+    if part == 'aux_head' and (built.classes is None or built.classes != held.classes):
+        return 'aux_head of token labelling'
+    if part == 'norm' and not built.final_norm:
+        return 'final BatchNorm'
+    if part in ('norm1', 'norm2', 'norm3', 'norm4'):
+        return 'output norms'
+    stage = re.match(r'(?:patch_embed|blocks)(\d)$', part)
+    if stage and int(stage[1]) > len(built.depths):
+        return 'stages that the model does not build'
+    return None
+
+
+def _why_fresh(
+    key: str, held: Signature, built: Signature, state: Mapping[str, Tensor]
+) -> str | None:
+    """The reason why a model's key may be missing in a file that fits, or None."""
+    part = key.split('.')[0]
+    if part in ('head', 'aux_head') and held.classes not in (None, built.classes):
+        return f'classifier of {built.classes} classes'
+    norm = re.match(r'norm(\d)$', part)
+    if norm and int(norm[1]) not in held.output_norms:
+        return 'output norms of a dense model'
+    if ('.t_norm.' in key or '.t_attn.' in key) and not held.divided:
+        return 'temporal attention'
+    if key.endswith('.num_batches_tracked') and not any(
+        name.endswith('.num_batches_tracked') for name in state
+    ):
+        return 'BatchNorm counters'
+    return None
+
+
+def _telling_keys(recognised: Recognised, model_state: Mapping[str, Tensor]) -> str:
+    """A few keys that only one side has, or whose shapes differ."""
+    only_file = [k for k in recognised.state if k not in model_state]
+    only_model = [k for k in model_state if k not in recognised.state]
+    shapes = [
+        f'{k} {tuple(v.shape)} in the file, {tuple(model_state[k].shape)} in the model'
+        for k, v in recognised.state.items()
+        if k in model_state and v.shape != model_state[k].shape
+    ]
+    tail = ('head', 'aux_head', 'norm')
+    parts = []
+    for words, keys in (('only in the file', only_file), ('only in the model', only_model)):
+        keys = [k for k in keys if not k.startswith(tail)][:_TELLING]
+        if keys:
+            parts.append(f'{words}: {", ".join(keys)}')
+    return '; '.join(parts or shapes[:_TELLING] or ['none'])

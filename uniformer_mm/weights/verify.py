@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A row's published metric against one measured here with its test protocol.
+
+Image classification: short side to size / crop_pct (bicubic), centre crop, one view, float32.
+Sources: Sense-X/UniFormer @52a0415 ``image_classification/datasets.py``,
+``token_labeling/validate.py`` (crop_pct 0.9). Which normalisation the token-labelling weights were
+trained with is not settled, so both are measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..models.classifier import UniFormer2dClassifier
+from .errors import CheckpointError
+from .loader import load_weights
+from .zoo import SCHEME, Row, find_row
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Published numbers have one decimal; libraries decode and resize JPEGs slightly differently.
+TOLERANCE = 0.15
+FULL_SET = 50_000
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured accuracy.
+
+    Attributes:
+        row: Zoo row.
+        normalisation: Mean and standard deviation of pixels in 0..1.
+        top1: Accuracy in percent.
+        top5: Accuracy in percent.
+        images: Number of images.
+        published: The row's top-1.
+    """
+
+    row: str
+    normalisation: Normalisation
+    top1: float
+    top5: float
+    images: int
+    published: float
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the whole validation set was used."""
+        return self.images == FULL_SET
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the published number was reached, as far as it can be told."""
+        return self.comparable and self.top1 >= self.published - TOLERANCE
+
+
+def verify_row(
+    name: str,
+    data: str | PathLike,
+    *,
+    checkpoint: str | PathLike | None = None,
+    classes: str | PathLike | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str | torch.device = 'cpu',
+) -> list[Measurement]:
+    """Measure a classification row on a folder of images.
+
+    Args:
+        name: Zoo row.
+        data: Folder with one subfolder of images for each class (``imagenet/val``).
+        checkpoint: File to use instead of the row's own.
+        classes: Where the folder has only some classes: a JSON object of subfolder name to class
+            id, or a text file of all subfolder names in the order of ids.
+        batch_size: Images in a batch.
+        workers: Processes that decode images.
+        device: Where the network runs.
+
+    Returns:
+        One measurement for each normalisation in question.
+
+    Raises:
+        ValueError: A row of another task, or a folder that does not fit.
+        CheckpointError: See :func:`~uniformer_mm.weights.loader.load_weights`.
+    """
+    row = find_row(name)
+    if row.dataset != 'imagenet1k':
+        raise ValueError(
+            f'{row.id}: verify measures image classification rows; {row.family.task} is tested '
+            'with its toolbox and config (mim test).'
+        )
+    loader = _loader(row, Path(data), classes, batch_size, workers)
+    model = UniFormer2dClassifier(
+        row.arch,
+        num_classes=row.classes,
+        layer_scale=float(row.layer_scale) if row.layer_scale else None,
+    )
+    load_weights(model, checkpoint if checkpoint is not None else f'{SCHEME}{row.id}')
+    model.to(device).eval()
+    norms = [IMAGENET] if row.family.mean else [IMAGENET, HALF]
+    hits = torch.zeros(len(norms), 2)
+    images = 0
+    for counts, seen in _count(model, loader, norms, device):
+        hits += counts
+        images += seen
+    return [
+        Measurement(
+            row=row.id,
+            normalisation=norm,
+            top1=100 * hits[i, 0].item() / images,
+            top5=100 * hits[i, 1].item() / images,
+            images=images,
+            published=row.metrics['top1'],
+        )
+        for i, norm in enumerate(norms)
+    ]
+
+
+@torch.inference_mode()
+def _count(
+    model: nn.Module, loader: DataLoader, norms: list[Normalisation], device: str | torch.device
+) -> Iterator[tuple[Tensor, int]]:
+    """Hits at 1 and at 5 for each normalisation, and the number of images, batch by batch."""
+    for images_BCHW, labels_B in loader:
+        images_BCHW, labels_B = images_BCHW.to(device), labels_B.to(device)
+        counts = torch.zeros(len(norms), 2)
+        for i, (mean, std) in enumerate(norms):
+            mean_C11 = images_BCHW.new_tensor(mean).view(-1, 1, 1)
+            std_C11 = images_BCHW.new_tensor(std).view(-1, 1, 1)
+            best_B5 = model((images_BCHW - mean_C11) / std_C11).topk(5).indices
+            right_B5 = best_B5 == labels_B[:, None]
+            counts[i] = torch.stack([right_B5[:, 0].sum(), right_B5.any(1).sum()]).cpu()
+        yield counts, len(labels_B)
+
+
+def _loader(
+    row: Row, data: Path, classes: str | PathLike | None, batch_size: int, workers: int
+) -> DataLoader:
+    if importlib.util.find_spec('torchvision') is None:
+        raise CheckpointError('verify needs the torchvision package: pip install torchvision.')
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    size = int(row.size)
+    transform = transforms.Compose(
+        [
+            transforms.Resize(
+                int(size / float(row.family.crop_pct)),
+                interpolation=transforms.InterpolationMode.BICUBIC,
+            ),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+        ]
+    )
+    try:
+        dataset = ImageFolder(str(data), transform)
+    except FileNotFoundError as error:
+        raise ValueError(f'data={str(data)!r}: {error}') from None
+    ids = _class_ids(dataset.classes, row.classes, classes)
+    dataset.target_transform = [ids[name] for name in dataset.classes].__getitem__
+    return DataLoader(dataset, batch_size, num_workers=workers)
+
+
+def _class_ids(folders: list[str], total: int, classes: str | PathLike | None) -> dict[str, int]:
+    """Class id of each subfolder: its rank among all, or as the classes file says."""
+    if classes is None:
+        if len(folders) != total:
+            raise ValueError(
+                f'data has {len(folders)} class folders, the row {total} classes; say which they '
+                'are with classes (a JSON object of folder name to class id).'
+            )
+        return {name: index for index, name in enumerate(sorted(folders))}
+    text = Path(classes).read_text(encoding='utf-8')
+    if text.lstrip().startswith('{'):
+        ids = json.loads(text)
+    else:
+        ids = {name: index for index, name in enumerate(text.split())}
+    missing = [name for name in folders if not isinstance(ids.get(name), int)]
+    if missing:
+        raise ValueError(f'classes={str(classes)!r} gives no class id for {missing[:3]}.')
+    return ids
