@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic FPN, UniFormer-S, ADE20K, 80k iterations, trained with global attention.
+
+One training, three ways to test it (published mIoU, single scale; 25 M parameters):
+
+seg/fpn_s_g     46.6  as it is
+seg/fpn_s_h32   46.2  model.backbone.attention=hybrid model.backbone.window_size=32
+seg/fpn_s_w32   45.6  model.backbone.attention=window model.backbone.window_size=32
+
+Train (one process; published with 8 GPUs x 4 images), then test::
+
+    mim train mmseg configs/seg/fpn_uniformer_s.py
+    mim train mmseg configs/seg/fpn_uniformer_s.py --launcher pytorch --gpus 8
+    mim test mmseg configs/seg/fpn_uniformer_s.py --checkpoint CHECKPOINT
+    mim test mmseg configs/seg/fpn_uniformer_s.py --checkpoint CHECKPOINT \
+        --cfg-options model.backbone.attention=hybrid model.backbone.window_size=32
+
+Row seg/fpn_s_h14 (46.3, weights never released) is another training, with
+``--cfg-options model.backbone.attention=hybrid``. From random weights:
+``--cfg-options model.backbone.init_cfg=None``. With another batch size: ``--auto-scale-lr``.
+
+BatchNorm in the backbone trains with the statistics of each GPU's 4 images and nothing is frozen,
+as published. The authors recommend to freeze it: ``model.backbone.norm_eval=True``.
+"""
+
+_base_ = [
+    '../_base_/seg/semantic_fpn.py',
+    '../_base_/seg/ade20k.py',
+    '../_base_/seg/schedule_fpn_80k.py',
+    '../_base_/seg/runtime.py',
+]
+
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(
+        arch='small',
+        attention='global',
+        window_size=14,
+        drop_path_rate=0.1,
+        init_cfg=dict(type='UniFormerPretrained', checkpoint='uniformer://small_in1k'),
+    ),
+)
+
+# Test images are stretched, not padded, to multiples of 32 (the recipe's AlignResize).
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=_base_.scale, keep_ratio=True),
+    dict(type='ResizeToMultiple', size_divisor=32),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
