@@ -87,7 +87,7 @@ def set_up(environment: Environment, display: Display) -> None:
 
     display.phase('checking and repairing the environment')
     doctor = [str(environment.folder / 'bin' / 'uniformer-mm'), 'doctor', '--fix']
-    if subprocess.run(doctor, env=environment.variables()).returncode != 0:
+    if subprocess.run(doctor, env=environment.doctor_variables()).returncode != 0:
         raise SetupError('the doctor found what it cannot repair; its lines say what helps')
     environment.finish(key)
     display.phase('the environment is ready')
