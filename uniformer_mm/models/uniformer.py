@@ -201,6 +201,29 @@ class UniFormer(BaseModule):
             names.append('norm')
         return [getattr(self, name) for name in names if hasattr(self, name)]
 
+    def get_layer_depth(self, name: str, prefix: str = '') -> tuple[int, int]:
+        """Where a parameter lies between input and output, for layer-wise learning rates.
+
+        As mmpretrain's backbones define it: 0 is the stem, then one depth for each block; a
+        downsampling counts with the block before it. Output norms, which no checkpoint holds, and
+        what follows the backbone (necks, heads) have the last depth.
+
+        Args:
+            name: The parameter's name in the whole model.
+            prefix: What stands before the backbone's own names there, e.g. ``'backbone.'``.
+
+        Returns:
+            The depth, from 0, and the number of depths: the blocks and two.
+        """
+        depths = self.arch.depths[: self.num_stages]
+        num_depths = sum(depths) + 2
+        module, *below = name.removeprefix(prefix).split('.')
+        kind, stage = module[:-1], module[-1:]
+        if not name.startswith(prefix) or kind not in ('patch_embed', 'blocks'):
+            return num_depths - 1, num_depths
+        before = sum(depths[: int(stage) - 1])
+        return before + (int(below[0]) + 1 if kind == 'blocks' else 0), num_depths
+
     def _freeze(self) -> None:
         for stage in range(min(self.frozen_stages, self.num_stages)):
             for module in self.stage_modules(stage):
