@@ -20,7 +20,7 @@ Advance = Callable[[int, int], None]
 """Called with the number of finished samples and of all."""
 
 
-class TestFailed(RuntimeError):
+class TestFailedError(RuntimeError):
     """A process of the test died; the message has the end of its output."""
 
 
@@ -38,7 +38,7 @@ def run_test(folder: Path, gpus: int, advance: Advance) -> dict:
 
     Raises:
         ValueError: The worker refused the request.
-        TestFailed: It died. What was finished is kept.
+        TestFailedError: It died. What was finished is kept.
     """
     single = [sys.executable, '-m', _MODULE, str(folder)]
     if gpus > 1:
@@ -81,7 +81,7 @@ def _stream(command: list[str], folder: Path, gpus: int, advance: Advance) -> di
     if error:
         raise ValueError(error)
     if status:
-        raise TestFailed(
+        raise TestFailedError(
             f'the test stopped (exit status {status}; {folder / "run.log"} has all of it); what '
             f'is finished is kept, so the same command goes on.\n{"".join(tail)}'
         )
