@@ -23,17 +23,19 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Run the training step under bfloat16 autocast; parameters and their updates stay float32.
 
     bfloat16 has float32's range, so no loss is scaled. mmengine's ``AmpOptimWrapper(dtype=
-    'bfloat16')`` does the same on a GPU, but refuses to run on the CPU, and two things in the
+    'bfloat16')`` does the same on a GPU, but refuses to run on the CPU, and some things in the
     toolboxes cannot take bfloat16 at all: scores that become NumPy arrays while training (mmaction2
-    and mmpose measure accuracy so) and mmcv's RoIAlign (no CUDA kernel; its boxes would be rounded
-    to 8 bits besides). ``float32_modules`` names what must compute in float32::
+    and mmpose measure accuracy so), mmcv's non-maximum suppression on the CPU, and its RoIAlign (no
+    CUDA kernel; its boxes would be rounded to 8 bits besides). ``float32_modules`` names what must
+    compute in float32::
 
         mmaction2    ('cls_head',)
         mmpose       ('head.final_layer',)
-        mmdet        ('roi_head.bbox_roi_extractor', 'roi_head.mask_roi_extractor')
+        mmdet        ('rpn_head.rpn_cls', 'rpn_head.rpn_reg',
+                      'roi_head.bbox_roi_extractor', 'roi_head.mask_roi_extractor')
 
-    The list for cascades is longer: ``'roi_head.bbox_roi_extractor.0'`` and so on. mmsegmentation
-    and mmpretrain need none.
+    In a cascade each stage has its extractors: ``'roi_head.bbox_roi_extractor.0'`` and so on.
+    mmsegmentation and mmpretrain need none.
 
     Args:
         float32_modules: Names of modules of the model, as in ``named_modules()``. Their floating
