@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     'verify': ('uniformer_mm.weights.cli:add_verify_parser', 'check a weight file'),
     'reproduce': ('uniformer_mm.evaluation.cli:add_reproduce_parser', 'measure a published result'),
     'results': ('uniformer_mm.evaluation.cli:add_results_parser', 'measured beside published'),
+    'report': ('uniformer_mm.evaluation.cli:add_report_parser', 'a finished test as one page'),
     'submit': ('uniformer_mm.submission.cli:add_submit_parser', 'write or check leaderboard files'),
     'score': ('uniformer_mm.submission.cli:add_score_parser', 'score saved predictions'),
 }

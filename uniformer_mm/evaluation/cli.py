@@ -20,9 +20,10 @@ from .data_lists import ORDERS
 from .launch import TestFailedError
 from .metrics import FUSIONS
 from .protocol import ATTENTIONS, DATA_VARIABLE, Choices
-from .record import HEADLINES, Record, read_records
+from .record import Record, read_records
 from .reproduce import DEFAULT_WORK_DIR, Test, reproduce, tests_of
 from .tables import print_results
+from .words import data_words, fusion_words, verdict_words
 
 _OUTSIDE = 1
 
@@ -71,6 +72,27 @@ def add_results_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     parser.add_argument('--measured', action='store_true', help='only rows with a result')
     parser.set_defaults(run=_results)
     return parser
+
+
+def add_report_parser(subparsers: _SubParsersAction) -> ArgumentParser:
+    """Declare ``report``."""
+    parser = subparsers.add_parser(
+        'report',
+        help='a finished test as one HTML page',
+        description='Turn the folder of a finished test into one HTML page: tables, confusions or '
+        'precision-recall curves, worst and best samples, latency.',
+    )
+    parser.add_argument('folder', type=Path, help='as uniformer-mm reproduce named it')
+    parser.add_argument('--output', type=Path, metavar='FILE', help='default: DIR/report.html')
+    parser.set_defaults(run=_report)
+    return parser
+
+
+def _report(args: Namespace) -> int:
+    from .report import write_report
+
+    _console().print(str(write_report(args.folder, args.output)), markup=False)
+    return 0
 
 
 def _console() -> Console:
@@ -152,11 +174,11 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
     console.print(table)
     facts = [
         ('verdict', verdict_words(record)),
-        ('data', _data_words(record)),
+        ('data', data_words(record)),
         ('data list', f'sha256 {record.list_sha256}'),
         ('weights', f'{record.weights}, sha256 {record.weights_sha256}'),
         ('class order', record.class_order),
-        ('fusion', _fusion_words(record)),
+        ('fusion', fusion_words(record)),
         ('intervals', record.interval_method if record.intervals else ''),
         *(('note', note) for note in record.notes),
         ('device', f'{record.device}, {record.seconds:.0f} s'),
@@ -165,35 +187,6 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
     for name, value in facts:
         if value:
             console.print(f'[bold]{name.ljust(11)}[/]  {escape(value)}')
-
-
-def verdict_words(record: Record) -> str:
-    """The verdict as a sentence."""
-    headline = ', '.join(name for name in record.published if name in HEADLINES)
-    if record.agrees is not None:
-        verdict = 'within' if record.agrees else 'OUTSIDE'
-        return f'{headline} {verdict} {record.tolerance:g} points of the published result'
-    if not record.published:
-        return 'none: no published number was measured so'
-    if record.limit is not None:
-        return 'none: a random subset; see the interval'
-    return 'none: too many listed files are missing; see the interval'
-
-
-def _data_words(record: Record) -> str:
-    words = f'{record.files:,} files'
-    if record.samples != record.files:
-        words += f', {record.samples:,} samples'
-    words += f' of {record.listed:,} listed; {record.missing:,} missing'
-    return words + (f'; subset of seed {record.seed}' if record.limit is not None else '')
-
-
-def _fusion_words(record: Record) -> str:
-    for name, words in (('top1_prob', 'probabilities'), ('top1_logits', 'logits')):
-        if name in record.metrics:
-            gain = record.metrics[name] - record.metrics['top1']
-            return f'the mean of {words} instead would change top-1 by {gain:+.2f}'
-    return ''
 
 
 def _results(args: Namespace) -> int:

@@ -126,7 +126,7 @@ class ResumableTestLoop(BaseLoop):
             samples = self.remaining[done : done + len(outputs)]
             kept = _taken_results(self.evaluator, len(samples))
             self.store.add([
-                Stored(sample.position, sample.key, seconds, results)
+                Stored(sample.position, sample.key, str(sample.path), seconds, results)
                 for sample, results in zip(samples, kept, strict=True)
             ])  # fmt: skip
             done += len(samples)

@@ -147,7 +147,8 @@ def protocol_words(choices: Choices) -> dict[str, str]:
     if choices.stock:
         words['pipeline'] = 'stock'
     for key, value in choices.overrides.items():
-        words[key] = str(value)
+        if key.startswith('test_dataloader.dataset.') or not key.startswith('test_dataloader.'):
+            words[key] = str(value)
     return words
 
 
@@ -289,7 +290,7 @@ def _write_inputs(
 def _percentages(task: str, choices: Choices, metrics: dict[str, float]) -> dict[str, float]:
     found = {}
     for name, (key, factor) in _METRICS[task].items():
-        if key in metrics:
+        if key in metrics and metrics[key] >= 0:  # COCO gives -1 where nothing is annotated
             name = 'mIoU_ms' if name == 'mIoU' and choices.multi_scale else name
             found[name] = round(metrics[key] * factor, 4)
     if not found:

@@ -22,7 +22,8 @@ _PATTERN = 'predictions.{}.sqlite'
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (
-    position INTEGER PRIMARY KEY, key TEXT NOT NULL, seconds REAL NOT NULL, results BLOB NOT NULL
+    position INTEGER PRIMARY KEY, key TEXT NOT NULL, path TEXT NOT NULL, seconds REAL NOT NULL,
+    results BLOB NOT NULL
 );
 """
 
@@ -34,12 +35,14 @@ class Stored:
     Attributes:
         position: Index in the data set.
         key: What the sample is (see :class:`~uniformer_mm.evaluation.samples.Sample`).
+        path: Its image, video or folder of frames.
         seconds: Time of the network and the metrics for this sample.
         results: For each metric what it keeps of the sample.
     """
 
     position: int
     key: str
+    path: str
     seconds: float
     results: list[Any]
 
@@ -87,8 +90,8 @@ class PredictionStore:
         assert self._connection is not None, 'this store was opened for reading'
         with self._connection:
             self._connection.executemany(
-                'INSERT INTO samples VALUES (?, ?, ?, ?)',
-                [(s.position, s.key, s.seconds, encode(s.results)) for s in samples],
+                'INSERT INTO samples VALUES (?, ?, ?, ?, ?)',
+                [(s.position, s.key, s.path, s.seconds, encode(s.results)) for s in samples],
             )
 
     def finished(self) -> set[int]:
@@ -109,10 +112,11 @@ class PredictionStore:
                     places.setdefault(position, connection)
             for position in sorted(places):
                 row = places[position].execute(
-                    'SELECT key, seconds, results FROM samples WHERE position = ?', (position,)
+                    'SELECT key, path, seconds, results FROM samples WHERE position = ?',
+                    (position,),
                 )
-                key, seconds, results = row.fetchone()
-                yield Stored(position, key, seconds, decode(results))
+                key, path, seconds, results = row.fetchone()
+                yield Stored(position, key, path, seconds, decode(results))
 
     def close(self) -> None:
         """Close the file."""
