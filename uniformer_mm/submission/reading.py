@@ -181,6 +181,9 @@ def parse_json(content: bytes, name: str, *, unique_keys: bool = False) -> Any:
         ) from error
     except RecursionError as error:
         raise ValueError(f'{name}: nested too deeply to be a submission.') from error
+    except ValueError as error:  # ours, and Python's about integers of thousands of digits
+        text = str(error)
+        raise ValueError(text if text.startswith(name) else f'{name}: {text}.') from error
 
 
 def is_integer(value: object) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading mmengine's ``DumpResults`` files without running what else a pickle can hold.
 
-A pickle is a program. mmaction2's results need four names, those that build tensors; every other
-name is refused before it is looked up. NumPy arrays are not among them: crafted ones can make NumPy
-follow foreign pointers.
+A pickle is a program. mmaction2's results need a handful of names, those that build tensors; every
+other name is refused before it is looked up. NumPy's are not among them: crafted arrays can make
+NumPy follow foreign pointers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ def _load_storage(content: bytes) -> object:
     return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """How protocol 2, which mmengine writes, spells bytes: as Latin-1 text."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'it encodes text as {encoding!r}')
+    return text.encode('latin1')
+
+
 # Every global name that lists of dictionaries of tensors are pickled with.
 _ALLOWED: dict[tuple[str, str], Callable] = {
+    ('_codecs', 'encode'): _encode,
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
     ('torch.storage', '_load_from_bytes'): _load_storage,

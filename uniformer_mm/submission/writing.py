@@ -37,11 +37,11 @@ def prepare(path: Path, *, overwrite: bool) -> Path:
     Raises:
         ValueError: The file exists and ``overwrite`` is off, or its folder takes no files.
     """
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, but a file is to be written there.')
-    if path.exists() and not overwrite:
-        raise ValueError(f'{path}: exists; pass --overwrite to replace it.')
     try:
+        if path.is_dir():
+            raise ValueError(f'{path}: is a folder, but a file is to be written there.')
+        if path.exists() and not overwrite:
+            raise ValueError(f'{path}: exists; pass --overwrite to replace it.')
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)
         probe.touch()
