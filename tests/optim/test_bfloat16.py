@@ -116,6 +116,7 @@ STEPS = {
         ('coco',),
         {
             'train_dataloader.dataset.metainfo': None,
+            'train_dataloader.dataset.pipeline.2.scale': (96, 96),
             'model.roi_head.bbox_head.num_classes': 80,
             'model.roi_head.mask_head.num_classes': 80,
         },
@@ -150,6 +151,17 @@ STEPS = {
 }
 
 
+def narrow(cfg: Config) -> None:
+    """A thin network: many CPUs emulate bfloat16 slowly."""
+    dims = (8, 16, 32, 32)
+    cfg.model.backbone.arch = dict(depths=(1, 1, 4, 1), dims=dims, head_dim=16)
+    if cfg.model.get('neck'):
+        cfg.model.neck.update(in_channels=list(dims) if cfg.model.neck.type == 'FPN' else dims)
+    for head in ('head', 'cls_head'):
+        if head in cfg.model:
+            cfg.model[head].in_channels = dims[-1]
+
+
 def real_step(toolbox: str, data_root: Path, float32_modules: tuple[str, ...]) -> dict:
     """One training step of a quickstart on two real samples; what it logs."""
     config, folder, source, changes, _ = STEPS[toolbox]
@@ -166,6 +178,7 @@ def real_step(toolbox: str, data_root: Path, float32_modules: tuple[str, ...]) -
         cfg = Config.fromfile(ROOT / 'configs' / config)
     loader = {'batch_size': 2, 'num_workers': 0, 'persistent_workers': False}
     cfg.merge_from_dict({**{f'train_dataloader.{k}': v for k, v in loader.items()}, **changes})
+    narrow(cfg)
     cfg.optim_wrapper.update(
         type='uniformer_mm.BFloat16OptimWrapper', float32_modules=float32_modules
     )
