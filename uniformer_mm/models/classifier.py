@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..registry import MODELS, register
 from .blocks import init_block
 from .uniformer import UniFormer2d, UniFormer3d
 
@@ -31,11 +32,14 @@ class _Classifier:
             get the dense head ``aux_head``.
         num_classes: Width K of the head; 0 leaves the pooled features (B, C) as output.
         mix_token: Whether token-labelling archs mix token maps in training.
+        as_tuple: Return the logits in a tuple of one, as mmpretrain expects of a backbone.
         **options: The backbone's options, outputs aside.
     """
 
-    def __init__(self, arch, *, num_classes: int, mix_token: bool = True, **options) -> None:
-        super().__init__(arch, out_indices=(3,), out_norm='bn', as_tuple=False, **options)
+    def __init__(
+        self, arch, *, num_classes: int, mix_token: bool = True, as_tuple: bool = False, **options
+    ) -> None:
+        super().__init__(arch, out_indices=(3,), out_norm='bn', as_tuple=as_tuple, **options)
         if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
             raise ValueError(f'num_classes={num_classes!r} must be 0 (no head) or positive.')
         dim = self.arch.dims[-1]
@@ -47,26 +51,29 @@ class _Classifier:
             init_block(self.aux_head)
         init_block(self.head)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Box]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
         """Classify.
 
         Args:
             x: Images ``(B, C, H, W)`` or clips ``(B, C, T, H, W)``.
 
         Returns:
-            Logits ``(B, K)``. A token-labelling arch adds half the maximum over the tokens'
-            logits in evaluation, and in training returns the logits, the tokens' logits
-            ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right).
+            Logits ``(B, K)``, as ``as_tuple`` says. A token-labelling arch adds half the maximum
+            over the tokens' logits in evaluation, and in training returns the logits, the tokens'
+            logits ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right).
         """
         if not hasattr(self, 'aux_head'):
             *_, x_BCS = self.iter_stages(x)
-            return self.head(self.norm(x_BCS).flatten(2).mean(-1))
+            return self._output(self.head(self.norm(x_BCS).flatten(2).mean(-1)))
         if not self.training:
             *_, x_BCS = self.iter_stages(x)
             x_BCN = self.norm(x_BCS).flatten(2)
             dense_BNK = self.aux_head(x_BCN.transpose(1, 2))
-            return self.head(x_BCN.mean(-1)) + AUX_WEIGHT * dense_BNK.amax(1)
+            return self._output(self.head(x_BCN.mean(-1)) + AUX_WEIGHT * dense_BNK.amax(1))
         return self._forward_mixed(x)
+
+    def _output(self, logits_BK: Tensor) -> Tensor | tuple[Tensor]:
+        return (logits_BK,) if self.as_tuple else logits_BK
 
     def _forward_mixed(self, x: Tensor) -> tuple[Tensor, Tensor, Box]:
         box = (0, 0, 0, 0)
@@ -86,6 +93,7 @@ class _Classifier:
         return logits_BK, dense_BNK, token_box
 
 
+@register(MODELS)
 class UniFormer2dClassifier(_Classifier, UniFormer2d):
     """Image classifier. See :class:`_Classifier`."""
 
