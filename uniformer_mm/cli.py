@@ -29,7 +29,7 @@ SUBCOMMANDS = {
     'results': ('uniformer_mm.evaluation.cli:add_results_parser', 'measured beside published'),
     'report': ('uniformer_mm.evaluation.cli:add_report_parser', 'a finished test as one page'),
     'submit': ('uniformer_mm.submission.cli:add_submit_parser', 'write or check leaderboard files'),
-    'score': ('uniformer_mm.submission.cli:add_score_parser', 'score saved predictions'),
+    'score': ('uniformer_mm.submission.score_cli:add_score_parser', 'score saved predictions'),
 }
 """Name of each subcommand: the function that declares it, and one line for ``--help``."""
 

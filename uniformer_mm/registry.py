@@ -35,7 +35,7 @@ OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'uniformer_mm.optim')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'uniformer_mm.optim')
 FUNCTIONS = _child(root.FUNCTIONS, 'uniformer_mm.optim')
 LOOPS = _child(root.LOOPS, 'uniformer_mm.evaluation')
-METRICS = _child(root.METRICS, 'uniformer_mm.evaluation')
+METRICS = _child(root.METRICS, 'uniformer_mm.evaluation', 'uniformer_mm.submission.label_maps')
 
 
 def register(registry: Registry) -> Callable[[type[T]], type[T]]:

@@ -1,38 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subcommands ``submit`` and ``score`` of ``uniformer-mm``."""
+"""Subcommand ``submit`` of ``uniformer-mm``."""
 
 from __future__ import annotations
 
+import logging
+import os
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable
 from pathlib import Path
 
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..evaluation.protocol import DATA_VARIABLE
 from ..labels import CLASS_ORDERS
 from .ade20k import write_ade20k
-from .ade20k_score import score_ade20k
 from .check import TASKS, check_file
 from .coco import write_coco
 from .coco_check import FILE_TYPES, TEST_SETS
-from .coco_score import ENGINES, score_coco
 from .findings import Findings
 from .kinetics import choose_order, write_kinetics
 from .official import read_coco_images, read_image_stems, read_videos
+from .options import TASK_HELP, add_score_options, console, print_notes
 from .servers import servers
 from .ssv2 import write_ssv2
-from .video_score import score_kinetics, score_ssv2
 from .video_scores import read_video_scores
-
-_HELP = {
-    'coco-det': ('boxes of COCO', "JSON of boxes (mmdet's P.bbox.json)"),
-    'coco-segm': ('masks of COCO', "JSON of masks (mmdet's P.segm.json)"),
-    'coco-keypoints': ('keypoints of COCO', "JSON of keypoints (mmpose's P.keypoints.json)"),
-    'ade20k': ('label maps of ADE20K', "folder of PNG files (mmseg's IoUMetric output_dir)"),
-    'kinetics': ('Kinetics-400 or -600', "scores: DumpResults' .pkl, .npz or .json"),
-    'ssv2': ('Something-Something V2', "scores: DumpResults' .pkl, .npz or .json"),
-}
+from .writing import prepare
 
 
 def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
@@ -40,8 +36,8 @@ def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     parser = subparsers.add_parser(
         'submit',
         help='write or check a leaderboard file',
-        description='Write the file that a leaderboard asks for, from saved predictions; '
-        'or check any such file offline (exit status 1 if something is wrong).',
+        description='Write the file that a leaderboard asks for, from saved predictions or from a '
+        'test run; or check any such file offline (exit status 1 if something is wrong).',
     )
     parser.add_argument('--check', metavar='FILE', dest='checked', help='leaderboard file to check')
     parser.add_argument(
@@ -58,9 +54,9 @@ def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
 
 
 def _add_writer(tasks: _SubParsersAction, task: str) -> None:
-    summary, predictions = _HELP[task]
+    summary, predictions = TASK_HELP[task]
     parser = tasks.add_parser(task, help=summary, description=f'Leaderboard file for {summary}.')
-    parser.add_argument('predictions', metavar='PREDICTIONS', help=predictions)
+    parser.add_argument('predictions', nargs='?', metavar='PREDICTIONS', help=predictions)
     parser.add_argument(
         '--ids', required=True, metavar='LIST', help='the official list: ' + _IDS_HELP[task]
     )
@@ -77,7 +73,7 @@ def _add_writer(tasks: _SubParsersAction, task: str) -> None:
             '--add-one', action='store_true', help='the labels are class indices from 0'
         )
     else:
-        _add_score_options(parser)
+        add_score_options(parser)
     if task == 'kinetics':
         external = parser.add_mutually_exclusive_group(required=True)
         external.add_argument(
@@ -85,7 +81,20 @@ def _add_writer(tasks: _SubParsersAction, task: str) -> None:
         )
         external.add_argument('--no-external-data', action='store_true')
         parser.add_argument('--class-order', choices=CLASS_ORDERS, help='order of the scores')
+    _add_run_options(parser, task)
     parser.set_defaults(run=_submit, task=task)
+
+
+def _add_run_options(parser: ArgumentParser, task: str) -> None:
+    run = parser.add_argument_group('from a test run, in place of PREDICTIONS')
+    run.add_argument('--config', metavar='ROW', help='row id of uniformer-mm recipes, or a config')
+    run.add_argument('--weights', metavar='FILE', help="checkpoint (default: the row's own)")
+    run.add_argument('--data', type=Path, help=f'root of the data sets ({DATA_VARIABLE}; data)')
+    run.add_argument('--gpus', type=int, metavar='K', help='0: CPU (default: one if there is)')
+    run.add_argument('--work-dir', type=Path, default=Path('work_dirs/submit'))
+    run.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='K=V')
+    if task == 'coco-keypoints':
+        run.add_argument('--boxes', metavar='FILE', help='person detections of the test set')
 
 
 _IDS_HELP = {
@@ -96,76 +105,74 @@ _IDS_HELP = {
 }
 
 
-def add_score_parser(subparsers: _SubParsersAction) -> ArgumentParser:
-    """Declare ``score``."""
-    parser = subparsers.add_parser(
-        'score',
-        help='score predictions where the labels are public',
-        description="A benchmark's own metric of saved predictions or of a leaderboard file.",
-    )
-    tasks = parser.add_subparsers(metavar='TASK', required=True)
-    for task in TASKS:
-        summary, predictions = _HELP[task]
-        task_parser = tasks.add_parser(task, help=summary, description=f'Score {summary}.')
-        task_parser.add_argument('predictions', metavar='PREDICTIONS', help=predictions)
-        task_parser.add_argument(
-            '--annotations', required=True, metavar='PATH', help=_TRUTH_HELP[task]
-        )
-        task_parser.set_defaults(run=_SCORERS[task], task=task)
-        if task in FILE_TYPES:
-            task_parser.add_argument('--engine', choices=list(ENGINES), default='pycocotools')
-            task_parser.add_argument('--decimals', type=int, help='round coordinates first')
-        elif task == 'ade20k':
-            task_parser.add_argument('--add-one', action='store_true', help='labels are from 0')
-        else:
-            _add_score_options(task_parser)
-        if task == 'kinetics':
-            task_parser.add_argument('--class-order', choices=CLASS_ORDERS, help='of the scores')
-            task_parser.add_argument('--list-order', choices=CLASS_ORDERS, help='of class indices')
-        elif task == 'ssv2':
-            task_parser.add_argument('--labels', metavar='FILE', help='labels.json')
-    return parser
-
-
-_TRUTH_HELP = {
-    **dict.fromkeys(FILE_TYPES, 'annotation file (val2017)'),
-    'ade20k': 'folder of label maps (annotations/validation)',
-    'kinetics': 'csv, JSON or text list of videos with labels',
-    'ssv2': 'test-answers.csv, JSON or text list of videos with labels',
-}
-
-
-def _add_score_options(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        '--tested-list', metavar='LIST', help='list that was tested, for a .pkl without names'
-    )
-    parser.add_argument(
-        '--allow-missing', action='store_true', help='go on although videos are missing'
-    )
-
-
 def _check(args: Namespace) -> int:
     if args.checked is None:
         raise ValueError(f'name a task ({", ".join(TASKS)}) or a file: --check FILE.')
     task, findings = check_file(args.checked, ids=args.check_ids, task=args.check_task)
-    console = _console()
+    to = console()
     for line in findings.lines():
-        console.print(line, markup=False)
-    _print_notes(console, findings)
+        to.print(line, markup=False)
+    print_notes(to, findings)
     verdict = f'{findings.count:,} faults' if findings.count else 'nothing wrong was found'
     colour = 'red' if findings.count else 'green'
-    console.print(f'[bold {colour}]{escape(args.checked)} ({task}): {verdict}[/]')
-    _print_server(console, task)
+    to.print(f'[bold {colour}]{escape(args.checked)} ({task}): {verdict}[/]')
+    _print_server(to, task)
     return 1 if findings.count else 0
 
 
 def _submit(args: Namespace) -> int:
-    target, findings = _WRITERS[args.task](args, Path(args.predictions))
-    console = _console()
-    _print_notes(console, findings)
-    console.print(f'[bold]written[/] {escape(str(target))}')
-    _print_server(console, args.task)
+    if (args.predictions is None) == (args.config is None):
+        raise ValueError('name either saved PREDICTIONS or, for a test run, --config ROW.')
+    prepare(Path(args.output) / '.writable', overwrite=True)
+    notes: list[str] = []
+    predictions = args.predictions
+    if args.config is not None:
+        from ..evaluation.launch import TestFailedError
+
+        try:
+            predictions, notes = _run_test(args)
+        except TestFailedError as error:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                str(error), style='red', markup=False
+            )
+            return 2
+    target, findings = _WRITERS[args.task](args, Path(predictions))
+    findings.notes[:0] = notes
+    to = console()
+    print_notes(to, findings)
+    to.print(f'[bold]written[/] {escape(str(target))}')
+    _print_server(to, args.task)
     return 0
+
+
+def _run_test(args: Namespace) -> tuple[Path, list[str]]:
+    """Predictions of a test run, and notes; sets what the writer is told about their order."""
+    # The toolboxes' runner is only needed here.
+    from .test_run import Request, run_submission_test
+
+    request = Request(
+        task=args.task,
+        config=args.config,
+        ids=Path(args.ids),
+        data=args.data or Path(os.environ.get(DATA_VARIABLE, 'data')),
+        weights=args.weights,
+        boxes=Path(args.boxes) if getattr(args, 'boxes', None) else None,
+        tested_list=Path(args.tested_list) if getattr(args, 'tested_list', None) else None,
+        gpus=args.gpus,
+        work_dir=args.work_dir,
+        overrides=args.cfg_options,
+    )
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console()) as progress:
+        bar = progress.add_task(args.config, total=None)
+        found = run_submission_test(
+            request, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    if found.class_order is not None:
+        args.class_order = found.class_order
+    args.tested_list = None  # the samples say which videos they are
+    return found.path, found.notes
 
 
 def _write_coco(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
@@ -225,74 +232,6 @@ _WRITERS: dict[str, Callable[[Namespace, Path], tuple[Path, Findings]]] = {
 }
 
 
-def _score_coco(args: Namespace) -> int:
-    return _print_metrics(
-        *score_coco(
-            args.predictions,
-            args.task,
-            args.annotations,
-            engine=args.engine,
-            decimals=args.decimals,
-        )
-    )
-
-
-def _score_ade20k(args: Namespace) -> int:
-    return _print_metrics(*score_ade20k(args.predictions, args.annotations, add_one=args.add_one))
-
-
-def _score_kinetics(args: Namespace) -> int:
-    return _print_metrics(
-        *score_kinetics(
-            args.predictions,
-            args.annotations,
-            class_order=args.class_order,
-            list_order=args.list_order,
-            tested_list=args.tested_list,
-            allow_missing=args.allow_missing,
-        )
-    )
-
-
-def _score_ssv2(args: Namespace) -> int:
-    return _print_metrics(
-        *score_ssv2(
-            args.predictions,
-            args.annotations,
-            label_file=args.labels,
-            tested_list=args.tested_list,
-            allow_missing=args.allow_missing,
-        )
-    )
-
-
-_SCORERS = {
-    **dict.fromkeys(FILE_TYPES, _score_coco),
-    'ade20k': _score_ade20k,
-    'kinetics': _score_kinetics,
-    'ssv2': _score_ssv2,
-}
-
-
-def _print_metrics(metrics: dict[str, float], findings: Findings) -> int:
-    console = _console()
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        text = f'{value:,.0f}' if name in ('images', 'videos', 'classes') else f'{value:.2f}'
-        console.print(f'[bold]{name.ljust(width)}[/]  {text}')
-    _print_notes(console, findings)
-    return 0
-
-
-def _print_notes(console: Console, findings: Findings) -> None:
-    for note in findings.notes:
-        console.print(f'note: {note}', markup=False)
-
-
-def _print_server(console: Console, task: str) -> None:
+def _print_server(to: Console, task: str) -> None:
     for line in servers()[task].lines():
-        console.print(line, markup=False)
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+        to.print(line, markup=False)
