@@ -95,7 +95,9 @@ def test_a_step_changes_float32_parameters_by_the_gradient() -> None:
 def test_an_unknown_module_is_refused_with_the_names_beside_it() -> None:
     net = Net()
     with (
-        pytest.raises(ValueError, match=r"'head.fcc' is not a module .* head has \['head.fc'\]"),
+        pytest.raises(
+            ValueError, match=r"'head.fcc' is not a module of the model.* head has \['head.fc'\]"
+        ),
         build(net, float32_modules=['head.fcc']).optim_context(net),
     ):
         pass

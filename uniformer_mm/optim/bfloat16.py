@@ -57,17 +57,22 @@ class BFloat16OptimWrapper(OptimWrapper):
         Raises:
             ValueError: See the class.
         """
-        modules = [_find(model, name) for name in self.float32_modules]
+        modules = [find_module(model, name) for name in self.float32_modules]
         device = next(model.parameters()).device.type
         with (
             super().optim_context(model),
             torch.autocast(device, torch.bfloat16),
-            _computing_in_float32(modules, device),
+            computing_in_float32(modules, device),
         ):
             yield
 
 
-def _find(model: nn.Module, name: str) -> nn.Module:
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """The module of a (wrapped) model by its name in the unwrapped one.
+
+    Raises:
+        ValueError: There is none.
+    """
     modules = {}
     for found, module in model.named_modules():
         for wrapped in WRAPPED:
@@ -77,14 +82,14 @@ def _find(model: nn.Module, name: str) -> nn.Module:
         parent = name.rpartition('.')[0]
         near = sorted(n for n in modules if n and n.rpartition('.')[0] == parent)
         raise ValueError(
-            f'float32_modules: {name!r} is not a module of the model; '
+            f'{name!r} is not a module of the model, so it cannot be kept in float32; '
             + (f'{parent or "it"} has {near}.' if near else f'nor is {parent!r}.')
         )
     return modules[name]
 
 
 @contextmanager
-def _computing_in_float32(modules: list[nn.Module], device: str) -> Iterator[None]:
+def computing_in_float32(modules: list[nn.Module], device: str) -> Iterator[None]:
     """Replace the modules' ``forward``, which heads call directly too, for the time being."""
     for module in modules:
         module.forward = partial(_in_float32, module.forward, device)
