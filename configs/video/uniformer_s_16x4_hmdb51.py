@@ -4,10 +4,9 @@
 Row vid/hmdb51_s_16x4: top-1 77.5 with 5 clips x 3 crops on 1,530 validation videos (published),
 21.2 M parameters, 41.7 GMACs per view.
 
-The README names no split; the scripts read split 1 only. The released yaml says 101 classes; the
-data set has 51, with labels 0 to 50, and the published head probably has 101 rows, of which 50 are
-never right; to test it add ``--cfg-options model.cls_head.num_classes=101``. The best checkpoint
-on the test split is the one that is tested, as published.
+The README names no split; the scripts read split 1 only. The head has 101 outputs, as the released
+yaml says, though the data set has 51 classes, with labels 0 to 50; a head of 51 could not take the
+published weights. The best checkpoint on the test split is the one that is tested, as published.
 
 Train (published with 8 GPUs x 16 videos, each of which enters twice), then test on 15 views; the
 published weights are ``uniformer://small_hmdb51_16x4``::
