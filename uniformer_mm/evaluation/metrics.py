@@ -96,7 +96,7 @@ class ViewAccuracy(BaseMetric):
                 name = f'top{k}' if fusion == self.fusion else f'top{k}_{fusion}'
                 metrics[name] = float(hit)
             if fusion == self.fusion:
-                metrics['mean1'] = mean_class_accuracy(ranked[:, 0], labels)
+                metrics['mean1'] = mean_class_accuracy(scores.argmax(axis=1), labels)
         return metrics
 
 

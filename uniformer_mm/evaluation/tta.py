@@ -36,7 +36,8 @@ class RunningSegTTA(BaseTTAModel):
         for index in range(passes):
             samples = self.module.test_step({key: value[index] for key, value in data.items()})
             for image, sample in enumerate(samples):
-                chances_KHW = sample.pop('seg_logits').data.softmax(dim=0)
+                chances_KHW = sample.seg_logits.data.softmax(dim=0)
+                del sample.seg_logits
                 if index == 0:
                     sums.append(chances_KHW)
                     merged.append(sample)

@@ -71,8 +71,8 @@ def _curves(name: str, evaluation: Any) -> page.Html:
     for index, category in enumerate(evaluation.params.catIds):
         entries = precision[:, :, index]
         if (entries > -1).any():
-            truths = len(evaluation.cocoGt.getAnnIds(evaluation.params.imgIds, category))
-            title = evaluation.cocoGt.loadCats(category)[0]['name']
+            truths = len(evaluation.cocoGt.getAnnIds(evaluation.params.imgIds, int(category)))
+            title = evaluation.cocoGt.loadCats(int(category))[0]['name']
             values = [100 * entries.mean(), 100 * entries[0].mean(), 100 * entries[5].mean()]
             rows.append((title, truths, *(f'{value:.1f}' for value in values)))
     rows.sort(key=lambda row: (-float(row[2]), row[0]))
