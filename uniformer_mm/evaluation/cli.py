@@ -23,7 +23,7 @@ from .protocol import ATTENTIONS, DATA_VARIABLE, Choices
 from .record import Record, read_records
 from .reproduce import DEFAULT_WORK_DIR, Test, reproduce, tests_of
 from .tables import print_results
-from .words import data_words, fusion_words, verdict_words
+from .words import data_words, fusion_words, protocol_sentence, verdict_words
 
 _OUTSIDE = 1
 
@@ -156,10 +156,9 @@ def _with_bar(test: Test, choices: Choices, args: Namespace) -> tuple[Path, Reco
 
 def print_record(console: Console, record: Record, folder: Path) -> None:
     """Measured beside published, and what the numbers rest on."""
-    words = ', '.join(f'{key} {value}' for key, value in record.protocol.items())
     table = Table(
         'metric', 'published', 'measured', 'difference', '95 % interval',
-        title=f'{record.row} ({words or "official test"})', title_justify='left', box=None,
+        title=f'{record.row} ({protocol_sentence(record)})', title_justify='left', box=None,
     )  # fmt: skip
     for name, value in record.metrics.items():
         published = record.published.get(name)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,10 @@ def sections(
     paths = _image_paths(stored)
     scores = image_scores(evaluation)
     ranked = sorted((score, image) for image, score in scores.items() if image in paths)
+    shown = min(SHOWN_IMAGES, -(-len(ranked) // 2))
     for title, chosen in (('Worst', ranked), ('Best', ranked[::-1])):
         figures = [
-            _picture(evaluation, image, score, paths[image])
-            for score, image in chosen[:SHOWN_IMAGES]
+            _picture(evaluation, image, score, paths[image]) for score, image in chosen[:shown]
         ]
         words = page.note(
             f'Truth left, prediction right (scores above {SHOWN_SCORE}); F1 at IoU or OKS 0.5 of '
@@ -55,7 +57,8 @@ def sections(
 
 
 def _curves(name: str, evaluation: Any) -> page.Html:
-    evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
     precision = evaluation.eval['precision'][:, :, :, 0, -1]
     curves = {}
     for threshold in (0.5, 0.75, 0.9):
@@ -77,11 +80,8 @@ def _curves(name: str, evaluation: Any) -> page.Html:
             rows.append((title, truths, *(f'{value:.1f}' for value in values)))
     rows.sort(key=lambda row: (-float(row[2]), row[0]))
     headings = ('category', 'annotated', 'AP', 'AP50', 'AP75')
-    tables = [page.table(headings, rows[:SHOWN_ROWS])]
-    if len(rows) > 2 * SHOWN_ROWS:
-        tables.append(page.table(headings, rows[-SHOWN_ROWS:]))
-    elif len(rows) > SHOWN_ROWS:
-        tables.append(page.table(headings, rows[SHOWN_ROWS:]))
+    height = max(SHOWN_ROWS, -(-len(rows) // 2))
+    tables = [page.table(headings, rows[i : i + height]) for i in range(0, len(rows), height)]
     ap = ResampledAP(evaluation).value()
     return page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'), *tables)
 

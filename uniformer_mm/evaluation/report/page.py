@@ -30,7 +30,10 @@ td.digest { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size:
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr));
            gap: 16px; }
 .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); }
-figure { margin: 0; } figure img { max-width: 100%; border-radius: 4px; display: block; }
+figure { margin: 0; } .columns figure { max-width: 660px; }
+.swatch { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
+          margin-right: 7px; vertical-align: -1px; } h3 { font-size: 15px; margin: 4px 0 8px; }
+ figure img { max-width: 100%; border-radius: 4px; display: block; }
 figcaption { font-size: 13px; color: #334155; margin-top: 4px; overflow-wrap: anywhere; }
 """
 
@@ -83,6 +86,12 @@ def gallery(figures: Iterable[Html], *, wide: bool = False) -> Html:
 def columns(*parts: Html) -> Html:
     """Parts side by side where there is room."""
     return Html(f'<div class="columns">{"".join(f"<div>{part}</div>" for part in parts)}</div>')
+
+
+def swatch(red: int, green: int, blue: int, words: str) -> Html:
+    """Words behind a patch of a colour."""
+    style = f'background: rgb({red}, {green}, {blue})'
+    return Html(f'<span class="swatch" style="{style}"></span>{text(words)}')
 
 
 def note(words: str) -> Html:

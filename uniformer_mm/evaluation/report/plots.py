@@ -28,7 +28,7 @@ def confusion_heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> bytes:
     """
     totals = np.maximum(confusion_KK.sum(1, keepdims=True), 1)
     shares = 100 * confusion_KK / totals
-    side = 2.4 + 0.3 * len(names)
+    side = min(8.5, 2.2 + 0.24 * len(names))
     figure = Figure(figsize=(side + 1, side))
     axes = figure.add_subplot()
     drawn = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
@@ -38,7 +38,7 @@ def confusion_heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> bytes:
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
     if len(names) <= 20:
-        for row, column in zip(*np.nonzero(confusion_KK), strict=True):
+        for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
             colour = 'white' if shares[row, column] > 55 else '#1c2430'
             axes.text(column, row, f'{shares[row, column]:.0f}', ha='center', va='center',
                       fontsize=7, color=colour)  # fmt: skip
