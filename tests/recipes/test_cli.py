@@ -65,7 +65,7 @@ def test_show(run):
         ('attention', 'hybrid32'),
         # One training with global attention.
         ('train', f'mim train mmseg {root}/seg/upernet_uniformer_s.py --launcher pytorch --gpus 8'),
-        ('published', 'mIoU 47, mIoU_ms 48.5'),
+        ('published', 'mIoU 47.0, mIoU_ms 48.5'),
         ('published', 'parameters 52M, FLOPs 955G at 512x2048'),
         ('ours', 'not run'),
         ('batch', '16 on 8 GPUs (2 on each)'),
