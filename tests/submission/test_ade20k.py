@@ -131,6 +131,15 @@ def test_a_picture_bomb_is_not_decoded_without_a_list(tmp_path):
     assert findings.kinds['wrong file name'].count == 1
 
 
+def test_names_cannot_command_the_terminal(run, tmp_path):
+    path = tmp_path / 'x.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('\x1b[2J\n' + 'a' * 900 + '.png', b'')
+    status, text = run('submit', '--check', path)
+    assert status == 1 and '\x1b' not in text
+    assert '  \\x1b[2J\\naaa' in text and max(map(len, text.splitlines())) < 500
+
+
 def test_a_list_of_names(predictions, stems, tmp_path):
     names = tmp_path / 'list.txt'
     names.write_text('\n'.join(f'{stem}.jpg' for stem in stems))
