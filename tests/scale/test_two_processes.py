@@ -34,8 +34,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def train(mode: str, data: Path, processes: int, runs: dict[Path, int]) -> list[dict]:
-    """Run ``worker.py``: what each run (work folder, images per process) left behind.
+def train(data: Path, processes: int, *runs: tuple[str, Path, int]) -> list[dict]:
+    """Run ``worker.py``: what each run (mode, work folder, images per process) left behind.
 
     ``state`` of the checkpoint; ``norm`` of the last gradients and FSDP's ``units`` of each rank.
     """
@@ -48,8 +48,8 @@ def train(mode: str, data: Path, processes: int, runs: dict[Path, int]) -> list[
     if processes > 1:
         command += ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}']
         command += [f'--master_port={free_port()}']
-    command += [str(WORKER), mode, str(data)]
-    command += [str(argument) for run in runs.items() for argument in run]
+    command += [str(WORKER), str(data)]
+    command += [str(argument) for run in runs for argument in run]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return [
@@ -57,7 +57,7 @@ def train(mode: str, data: Path, processes: int, runs: dict[Path, int]) -> list[
             state=torch.load(work / f'iter_{UPDATES}.pth')['state_dict'],
             ranks=[torch.load(work / f'rank{rank}.pth') for rank in range(processes)],
         )
-        for work in runs
+        for _, work, _ in runs
     ]
 
 
@@ -77,8 +77,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """One process with the global batch, and with half of it."""
-    runs = {tmp_path_factory.mktemp('one'): BATCH, tmp_path_factory.mktemp('half'): BATCH // 2}
-    return train('one', data, 1, runs)
+    work = tmp_path_factory.mktemp('alone')
+    return train(data, 1, ('one', work / 'whole', BATCH), ('one', work / 'half', BATCH // 2))
+
+
+@pytest.fixture(scope='module')
+def together(
+    data: Path, alone: list[dict], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict]:
+    """Two processes with half of the global batch each, by how they share the work."""
+    work = tmp_path_factory.mktemp('together')
+    modes = ('ddp', 'fsdp')
+    found = train(data, 2, *((mode, work / mode, BATCH // 2) for mode in modes))
+    return dict(zip(modes, found, strict=True))
 
 
 def furthest(a: dict, b: dict) -> float:
@@ -87,20 +98,18 @@ def furthest(a: dict, b: dict) -> float:
 
 
 def test_distributed_data_parallel_makes_the_same_updates(
-    data: Path, alone: list[dict], tmp_path: Path
+    alone: list[dict], together: dict[str, dict]
 ) -> None:
-    one, _ = alone
-    (two,) = train('ddp', data, 2, {tmp_path: BATCH // 2})
+    one, two = alone[0], together['ddp']
     assert furthest(two['state'], one['state']) < TOLERANCE
     assert two['ranks'][0]['norm'] == pytest.approx(one['ranks'][0]['norm'], rel=1e-4)
 
 
 def test_fully_sharded_data_parallel_makes_the_same_updates(
-    data: Path, alone: list[dict], tmp_path: Path
+    alone: list[dict], together: dict[str, dict]
 ) -> None:
     """With gradient checkpointing, clipping over both ranks, and a checkpoint that is whole."""
-    one, _ = alone
-    (two,) = train('fsdp', data, 2, {tmp_path: BATCH // 2})
+    one, two = alone[0], together['fsdp']
     assert furthest(two['state'], one['state']) < TOLERANCE
     blocks = [f'backbone.blocks{s + 1}.{i}' for s, n in enumerate((1, 1, 4, 1)) for i in range(n)]
     for rank in two['ranks']:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four updates of the classification quickstart as one process, or one of several, would make them.
 
-Run by ``test_two_processes.py``: ``worker.py MODE DATA WORK BATCH [WORK BATCH ...]`` with MODE one
-of ``one``, ``ddp`` and ``fsdp``. The first run leaves its first weights in DATA, where all others
-begin.
+Run by ``test_two_processes.py``: ``worker.py DATA MODE WORK BATCH [MODE WORK BATCH ...]`` with MODE
+one of ``one``, ``ddp`` and ``fsdp``. The first run leaves its first weights in DATA, where all
+others begin.
 
 Everything that would differ between processes by nature is off: BatchNorm keeps its running
 statistics, the pipeline draws nothing, and AdamW's eps is large enough that gradients which are
@@ -84,5 +84,6 @@ def run(mode: str, data: str, work: str, batch: int) -> None:
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
-    for work, batch in zip(sys.argv[3::2], sys.argv[4::2], strict=True):
-        run(*sys.argv[1:3], work, int(batch))
+    data, *runs = sys.argv[1:]
+    for mode, work, batch in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
+        run(mode, data, work, int(batch))
