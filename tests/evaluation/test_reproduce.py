@@ -162,7 +162,7 @@ def test_missing_videos_are_counted_and_listed_labels_checked(
     assert (record.missing, record.files) == (1, len(listed))
     assert record.notes == ['1 of the listed files are missing and were left out']
     target.write_text('\n'.join([*listed[1:], listed[0].split()[0] + ' 8']) + '\n')
-    with pytest.raises(ValueError, match='labels from 0 to 8, the model 8 classes'):
+    with pytest.raises(ValueError, match='labels from 1 to 8, the model 8 classes'):
         measure('video', copy, weights, tmp_path / 'w2')
     target.write_text('nowhere/a.mp4 0\n')
     with pytest.raises(ValueError, match=r'none of the 1 listed files is there.*nowhere/a.mp4'):

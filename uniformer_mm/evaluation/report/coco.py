@@ -20,6 +20,7 @@ from .classify import SHOWN_ROWS
 SHOWN_IMAGES = 6
 SHOWN_SCORE = 0.3
 _JOINT_SCORE = 0.2
+_WIDTH = 540
 _TITLES = {'bbox_mAP': 'Boxes', 'segm_mAP': 'Masks', 'AP': 'Keypoints'}
 
 
@@ -80,10 +81,11 @@ def _curves(name: str, evaluation: Any) -> page.Html:
             rows.append((title, truths, *(f'{value:.1f}' for value in values)))
     rows.sort(key=lambda row: (-float(row[2]), row[0]))
     headings = ('category', 'annotated', 'AP', 'AP50', 'AP75')
-    height = max(SHOWN_ROWS, -(-len(rows) // 2))
+    height = max(SHOWN_ROWS, -(-len(rows) // 3))
     tables = [page.table(headings, rows[i : i + height]) for i in range(0, len(rows), height)]
     ap = ResampledAP(evaluation).value()
-    return page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'), *tables)
+    drawn = page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'))
+    return page.Html(drawn + page.columns(*tables))
 
 
 def image_scores(evaluation: Any) -> dict[int, float]:
@@ -120,29 +122,44 @@ def _image_paths(stored: Sequence[Stored]) -> dict[int, Path]:
 
 
 def _picture(evaluation: Any, image: int, score: float, path: Path) -> page.Html:
-    photo = pictures.load(path)
+    photo, scale = pictures.shrunk(pictures.load(path), _WIDTH)
     truth_api, guess_api = evaluation.cocoGt, evaluation.cocoDt
     truths = truth_api.loadAnns(truth_api.getAnnIds([image]))
-    guesses = [g for g in guess_api.loadAnns(guess_api.getAnnIds([image]))
-               if g['score'] > SHOWN_SCORE]  # fmt: skip
+    guesses = [
+        guess
+        for guess in guess_api.loadAnns(guess_api.getAnnIds([image]))
+        if guess['score'] > SHOWN_SCORE
+    ]
     if evaluation.params.iouType == 'keypoints':
         bones = truth_api.loadCats(truth_api.getCatIds())[0].get('skeleton', [])
-        left = pictures.draw_joints(
-            photo, [t['keypoints'] for t in truths], bones, pictures.TRUTH, 0
-        )
-        right = pictures.draw_joints(
-            photo, [g['keypoints'] for g in guesses], bones, pictures.GUESS, _JOINT_SCORE
-        )
+        drawn = [
+            pictures.draw_joints(
+                photo, [scale * _joints(person) for person in people], bones, colour, threshold
+            )
+            for people, colour, threshold in (
+                (truths, pictures.TRUTH, 0),
+                (guesses, pictures.GUESS, _JOINT_SCORE),
+            )
+        ]
     else:
         names = {c['id']: c['name'] for c in truth_api.loadCats(truth_api.getCatIds())}
-        left = pictures.draw_boxes(
-            photo, [(t['bbox'], names[t['category_id']]) for t in truths], pictures.TRUTH
-        )
-        right = pictures.draw_boxes(
-            photo,
-            [(g['bbox'], f'{names[g["category_id"]]} {g["score"]:.2f}') for g in guesses],
-            pictures.GUESS,
-        )
-    strip = pictures.jpeg(pictures.beside([left, right]), 1080)
+        drawn = [
+            pictures.draw_boxes(
+                photo,
+                [(scale[0] * np.array(item['bbox']), _box_words(item, names)) for item in items],
+                colour,
+            )
+            for items, colour in ((truths, pictures.TRUTH), (guesses, pictures.GUESS))
+        ]
+    strip = pictures.jpeg(pictures.beside(drawn), 2 * _WIDTH + 10)
     words = f'{path.name}: F1 {score:.2f}, {len(truths)} annotated, {len(guesses)} found'
     return page.image(strip, words)
+
+
+def _joints(person: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(person['keypoints'], float).reshape(-1, 3)
+
+
+def _box_words(item: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    name = names[item['category_id']]
+    return f'{name} {item["score"]:.2f}' if 'score' in item else name

@@ -76,14 +76,14 @@ def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
 
 
 def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
-    present = np.flatnonzero(confusion_KK.sum(1))
+    pixels = confusion_KK.sum(0) + confusion_KK.sum(1)
+    present = np.flatnonzero(pixels)
     words = 'Shares are of all pixels of the true class.'
     if len(present) > SHOWN_CLASSES:
-        largest = np.argsort(-confusion_KK.sum(1)[present], kind='stable')
+        largest = np.argsort(-pixels[present], kind='stable')
         present = np.sort(present[largest[:SHOWN_CLASSES]])
         words = f'The {SHOWN_CLASSES} classes with the most pixels. {words}'
-    shown = confusion_KK[np.ix_(present, present)]
-    figure = plots.confusion_heatmap(shown, [names[i] for i in present])
+    figure = plots.confusion_heatmap(confusion_KK, names, present)
     wrong = confusion_KK.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind='stable')[:SHOWN_ROWS]
