@@ -106,8 +106,22 @@ def test_an_unknown_module_is_refused_with_the_names_beside_it() -> None:
 def test_names_hold_under_a_wrapper() -> None:
     """DistributedDataParallel and FSDP put themselves in between."""
     wrapped = nn.ModuleDict({'module': Net()})
+    wrapped['module'].submodule = nn.Linear(1, 1)
     with build(wrapped, float32_modules=['head']).optim_context(wrapped):
         assert wrapped['module'](torch.ones(3, 4)).dtype == torch.float32
+    with build(wrapped, float32_modules=['submodule']).optim_context(wrapped):
+        assert wrapped['module'].submodule(torch.ones(1, 1)).dtype == torch.float32
+
+
+def test_contexts_may_be_nested() -> None:
+    """Once the hook's, once the wrapper's."""
+    net = Net()
+    wrapper = build(net, float32_modules=['head'])
+    with wrapper.optim_context(net):
+        with wrapper.optim_context(net):
+            pass
+        assert net(torch.ones(3, 4)).dtype == torch.float32
+    assert 'forward' not in vars(net.head)
 
 
 # Quickstart, folder of the data root, its source, changes for the shared data, float32 modules.
