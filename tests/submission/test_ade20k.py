@@ -26,14 +26,14 @@ def stems(ade: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture
 def predictions(ade: Path, tmp_path: Path) -> Path:
-    """Label maps as mmseg saves them: the truth, a third of it replaced."""
+    """Label maps as mmseg saves them: the truth, a third of it replaced, some classes nowhere."""
     folder = tmp_path / 'predictions'
     folder.mkdir()
     rng = np.random.default_rng(0)
     for path in sorted((ade / 'annotations' / 'validation').iterdir()):
         labels = np.asarray(Image.open(path)).copy()
-        labels[(rng.random(labels.shape) < 0.3) | (labels == 0)] = rng.integers(1, 151)
-        labels[:20] = rng.integers(1, 151, labels[:20].shape)
+        labels[(rng.random(labels.shape) < 0.3) | (labels == 0)] = rng.integers(1, 121)
+        labels[:20] = rng.integers(1, 121, labels[:20].shape)
         Image.fromarray(labels).save(folder / path.name)
     return folder
 
@@ -181,6 +181,7 @@ def test_the_score_is_the_challenges(predictions, ade):
     assert metrics['mIoU'] == pytest.approx(iou * 100, rel=1e-12)
     assert metrics['score'] == pytest.approx((accuracy + iou) * 50, rel=1e-12)
     assert metrics['images'] == 3
+    assert 100 < metrics['classes'] < 150
     for path in predictions.iterdir():
         replace(path, lambda labels: labels - 1)
     assert score_ade20k(predictions, annotations, add_one=True)[0] == metrics
