@@ -228,6 +228,28 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_numbers(
     assert all(after[position] == seconds for position, seconds in times.items())
 
 
+def test_processes_share_the_samples(data, weights, tmp_path, in_process, monkeypatch):
+    pytest.importorskip('mmpretrain')
+    folder, whole = measure('cls', data, weights, tmp_path / 'one')
+    target = tmp_path / 'two'
+    target.mkdir()
+    for name in (worker.CONFIG, worker.SPEC):
+        text = (folder / name).read_text().replace(str(folder), str(target))
+        (target / name).write_text(text)
+    # As torchrun would start them, one after the other.
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in ('0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        assert worker.run(target, collect=True)['metrics'] == {}
+    stores = sorted(target.glob('predictions.*.sqlite'))
+    assert [path.name for path in stores] == ['predictions.0.sqlite', 'predictions.1.sqlite']
+    # The second found half of the work done and still did its own half.
+    assert len(PredictionStore(target).finished()) == whole.samples
+    monkeypatch.delenv('WORLD_SIZE')
+    monkeypatch.delenv('RANK')
+    assert worker.run(target)['metrics']['accuracy/top1'] == whole.metrics['top1']
+
+
 def command(*words: str) -> tuple[int, str]:
     out = io.StringIO()
     with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):

@@ -20,13 +20,13 @@ p.lead { color: #4a5868; margin: 0 0 8px; } p.note { color: #4a5868; font-size: 
 .within { background: #d9f2e1; color: #14532d; } .outside { background: #fbdcdc; color: #7f1d1d; }
 .open { background: #e6eaf0; color: #334155; }
 table { border-collapse: collapse; font-size: 14px; }
-th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: top; }
+th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; }
 th { color: #4a5868; font-weight: 600; border-bottom: 1px solid #cbd5e1; }
 td { border-bottom: 1px solid #eef1f5; } td.number, th.number { text-align: right; }
 td.number { font-variant-numeric: tabular-nums; }
 td.digest { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px;
             overflow-wrap: anywhere; }
-.columns { display: flex; flex-wrap: wrap; gap: 12px 48px; align-items: flex-start; }
+.columns { display: flex; flex-wrap: wrap; gap: 12px 26px; align-items: flex-start; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr));
            gap: 16px; }
 .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); }
