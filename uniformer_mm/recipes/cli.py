@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..models.arch import ARCHS
+from ..weights.cli import print_facts
 from .accumulation import write_leaf
 from .catalogue import find_recipe, recipes
 from .recipe import REMARK_KINDS, TOOLBOXES, Recipe, percent
@@ -141,10 +142,7 @@ def _show_recipe(args: Namespace) -> int:
         facts.append(('elsewhere', f'{words} ({other.source}: {other.test})'))
     for remark in recipe.remarks:
         facts.append(('remark', f'{REMARK_KINDS[remark.kind]}: {remark.text}'))
-    width = max(len(name) for name, _ in facts)
-    console = Console(highlight=False, soft_wrap=True)
-    for name, value in facts:
-        console.print(f'[bold]{name.ljust(width)}[/]  {escape(value)}')
+    print_facts(facts)
     return 0
 
 
