@@ -27,6 +27,7 @@ from pathlib import Path
 import cv2
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.console import Console
@@ -52,7 +53,7 @@ def small_network(config: Config) -> None:
         whole = isinstance(head.in_channels, list)
         head.in_channels = dims if whole else dims[2 if name == 'auxiliary_head' else 3]
         if 'norm_cfg' in head:
-            head.norm_cfg = dict(type='BN')
+            head.norm_cfg, head.channels = dict(type='BN'), 32
 
 
 def kinetics_like(clips: Path, root: Path, repeat: int) -> None:
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument('--json', type=Path, help='write the measurements there')
     args = parser.parse_args()
     console = Console(highlight=False, width=140)
+    MMLogger.get_current_instance().setLevel('ERROR')
     for package in dict.fromkeys(CASES[name][3] for name in args.case or CASES):
         import_module(f'{package}.utils').register_all_modules(False)
     table = Table('test', 'stock, s', 'ours, s', 'stock / ours', 'network, s', 'equal metrics')

@@ -128,9 +128,6 @@ def test_the_numbers_are_the_toolboxs(task, data, weights, tmp_path, in_process)
     assert record.samples == len(list(PredictionStore(folder).read())) == record.listed
     assert record.agrees is None and record.published == {}
     assert record.versions['torch'] == torch.__version__.partition('+')[0]
-    # Everything is stored: the same command only scores.
-    again = measure(task, data, weights, tmp_path / 'ours')[1]
-    assert (again.metrics, again.list_sha256) == (record.metrics, record.list_sha256)
 
 
 def test_a_subset_has_an_interval_and_only_its_own_truth(data, weights, tmp_path, in_process):
@@ -143,8 +140,9 @@ def test_a_subset_has_an_interval_and_only_its_own_truth(data, weights, tmp_path
     assert 0 <= low <= record.metrics['bbox_mAP'] + 0.05 and low <= high
     truth = json.loads((data / 'coco/annotations/instances_val2017.json').read_text())
     assert record.listed == len(truth['images']) > 3
-    _, other = measure('det', data, weights, tmp_path, limit=3, seed=1)
-    assert other.list_sha256 == record.list_sha256
+    (stored,) = tmp_path.rglob('predictions.bbox.json')
+    tested = {item['image_id'] for item in json.loads(stored.read_text())}
+    assert len(tested) <= 3
 
 
 def test_missing_videos_are_counted_and_listed_labels_checked(
@@ -382,3 +380,30 @@ def test_records_are_whole_or_not_there(tmp_path):
     (tmp_path / 'record.json').write_text('{"row": 3}')
     with pytest.raises(ValueError, match='no record of this version'):
         read_record(tmp_path / 'record.json')
+
+
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
+    weights = tmp_path / 'w.pth'
+    torch.save({'state_dict': {'x': torch.zeros(1)}}, weights)
+
+    def interrupted(folder: Path, gpus: int, advance) -> dict:
+        advance(1, 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce_module, 'run_test', interrupted)
+    status, text = command(
+        'reproduce', str(ROOT / QUICKSTARTS['seg']), '--weights', str(weights),
+        '--data', str(data), '--work-dir', str(tmp_path / 'w'),
+    )  # fmt: skip
+    assert status == 130
+    assert 'interrupted; the same command goes on where it stopped.' in text
+    assert not list(tmp_path.rglob('record.json'))
+
+
+def test_a_process_that_dies_leaves_its_last_words(tmp_path):
+    from uniformer_mm.evaluation.launch import TestFailedError, run_test
+
+    # Neither configuration nor specification: the worker ends with a traceback.
+    with pytest.raises(TestFailedError, match=r'exit status 1.*run\.log.*goes on'):
+        run_test(tmp_path, 0, lambda done, total: None)
+    assert 'Traceback' in (tmp_path / 'run.log').read_text()
