@@ -57,7 +57,7 @@ def accumulate(cfg: Config, times: int) -> dict[str, Any]:
     """
     if 'train_dataloader' not in cfg or 'optim_wrapper' not in cfg:
         raise ValueError('this config only tests: it has no training whose batch could be kept.')
-    if 'strategy' in cfg and cfg.strategy.type != 'FSDPStrategy':
+    if 'strategy' in cfg and 'FSDP' not in cfg.strategy.type:
         raise ValueError(
             f'gradient accumulation of strategy {cfg.strategy.type!r} is set in the strategy '
             'itself, not by this command.'
