@@ -87,7 +87,7 @@ def together(
 ) -> dict[str, dict]:
     """Two processes with half of the global batch each, by how they share the work."""
     work = tmp_path_factory.mktemp('together')
-    modes = ('ddp', 'fsdp')
+    modes = ('ddp', 'fsdp', 'resumed')
     found = train(data, 2, *((mode, work / mode, BATCH // 2) for mode in modes))
     return dict(zip(modes, found, strict=True))
 
@@ -105,11 +105,12 @@ def test_distributed_data_parallel_makes_the_same_updates(
     assert two['ranks'][0]['norm'] == pytest.approx(one['ranks'][0]['norm'], rel=1e-4)
 
 
+@pytest.mark.parametrize('mode', ['fsdp', 'resumed'])
 def test_fully_sharded_data_parallel_makes_the_same_updates(
-    alone: list[dict], together: dict[str, dict]
+    mode: str, alone: list[dict], together: dict[str, dict]
 ) -> None:
     """With gradient checkpointing, clipping over both ranks, and a checkpoint that is whole."""
-    one, two = alone[0], together['fsdp']
+    one, two = alone[0], together[mode]
     assert furthest(two['state'], one['state']) < TOLERANCE
     blocks = [f'backbone.blocks{s + 1}.{i}' for s, n in enumerate((1, 1, 4, 1)) for i in range(n)]
     for rank in two['ranks']:

@@ -2,8 +2,8 @@
 """Four updates of the classification quickstart as one process, or one of several, would make them.
 
 Run by ``test_two_processes.py``: ``worker.py DATA MODE WORK BATCH [MODE WORK BATCH ...]`` with MODE
-one of ``one``, ``ddp`` and ``fsdp``. The first run leaves its first weights in DATA, where all
-others begin.
+one of ``one``, ``ddp``, ``fsdp`` and ``resumed`` (FSDP, stopped half-way). The first run leaves its
+first weights in DATA, where all others begin.
 
 Everything that would differ between processes by nature is off: BatchNorm keeps its running
 statistics, the pipeline draws nothing, and AdamW's eps is large enough that gradients which are
@@ -23,14 +23,15 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = 4
+SHARDED = ('fsdp', 'resumed')
 
 
-def read_config(mode: str, data: str, work: str, batch: int) -> Config:
+def read_config(mode: str, data: str, work: str, batch: int, updates: int) -> Config:
     os.environ['UNIFORMER_DATA'] = data
     cfg = Config.fromfile(ROOT / 'configs/cls/quickstart.py')
     sharded = Config.fromfile(ROOT / 'configs/_base_/fsdp.py')
     cfg.work_dir = work
-    cfg.experiment_name = work.replace('/', '_')
+    cfg.experiment_name = f'{work}_{updates}'.replace('/', '_')
     dims = (8, 16, 32, 32)
     cfg.model.backbone.update(
         arch=dict(depths=(1, 1, 4, 1), dims=dims, head_dim=16), norm_eval=True, with_cp=(0, 0, 2, 0)
@@ -46,9 +47,9 @@ def read_config(mode: str, data: str, work: str, batch: int) -> Config:
         clip_grad=dict(max_norm=0.5),
     )
     cfg.param_scheduler = None
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=UPDATES, val_interval=UPDATES + 1)
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=UPDATES)
-    cfg.default_hooks.logger.interval = UPDATES
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=updates, val_interval=updates + 1)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=updates)
+    cfg.default_hooks.logger.interval = updates
     cfg.log_processor = dict(by_epoch=False)
     cfg.log_level = 'ERROR'
     cfg.visualizer = None
@@ -58,22 +59,31 @@ def read_config(mode: str, data: str, work: str, batch: int) -> Config:
     if mode != 'one':
         cfg.launcher = 'pytorch'
         cfg.env_cfg.dist_cfg.backend = 'gloo'
-    if mode == 'fsdp':
+    if mode in SHARDED:
         cfg.merge_from_dict(sharded.to_dict())
         cfg.strategy.model_wrapper.device_id = 'cpu'
         cfg.optim_wrapper.type = 'uniformer_mm.ShardedOptimWrapper'
     return cfg
 
 
-def run(mode: str, data: str, work: str, batch: int) -> None:
-    cfg, first_weights = read_config(mode, data, work, batch), Path(data, 'first.pth')
-    if first_weights.exists():
+def train(cfg: Config, mode: str, first_weights: Path) -> Runner | FlexibleRunner:
+    if first_weights.exists() and not cfg.resume:
         cfg.load_from = str(first_weights)
-    runner = (FlexibleRunner if mode == 'fsdp' else Runner).from_cfg(cfg)
+    runner = (FlexibleRunner if mode in SHARDED else Runner).from_cfg(cfg)
     if not first_weights.exists():
         runner.model.init_weights()
         torch.save({'state_dict': runner.model.state_dict()}, first_weights)
     runner.train()
+    return runner
+
+
+def run(mode: str, data: str, work: str, batch: int) -> None:
+    first_weights = Path(data, 'first.pth')
+    cfg = read_config(mode, data, work, batch, UPDATES)
+    if mode == 'resumed':
+        train(read_config(mode, data, work, batch, UPDATES // 2), mode, first_weights)
+        cfg.resume = True
+    runner = train(cfg, mode, first_weights)
     norm = runner.message_hub.get_scalar('train/grad_norm').current()
     units = [
         name for name, m in runner.model.named_modules() if isinstance(m, FullyShardedDataParallel)
