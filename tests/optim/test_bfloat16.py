@@ -171,8 +171,8 @@ def narrow(cfg: Config) -> None:
     """A thin network: many CPUs emulate bfloat16 slowly."""
     dims = (8, 16, 32, 32)
     cfg.model.backbone.arch = dict(depths=(1, 1, 4, 1), dims=dims, head_dim=16)
-    if cfg.model.get('neck'):
-        cfg.model.neck.update(in_channels=list(dims) if cfg.model.neck.type == 'FPN' else dims)
+    if 'in_channels' in cfg.model.get('neck', {}):
+        cfg.model.neck.in_channels = list(dims)
     for head in ('head', 'cls_head'):
         if head in cfg.model:
             cfg.model[head].in_channels = dims[-1]
