@@ -245,7 +245,9 @@ def test_processes_share_the_samples(data, weights, tmp_path, in_process, monkey
     assert len(PredictionStore(target).finished()) == whole.samples
     monkeypatch.delenv('WORLD_SIZE')
     monkeypatch.delenv('RANK')
-    assert worker.run(target)['metrics']['accuracy/top1'] == whole.metrics['top1']
+    # Records round to four decimals.
+    accuracy = worker.run(target)['metrics']['accuracy/top1']
+    assert round(accuracy, 4) == whole.metrics['top1']
 
 
 def command(*words: str) -> tuple[int, str]:
