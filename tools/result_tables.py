@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from uniformer_mm.recipes import TOOLBOXES, Recipe, recipes
 from uniformer_mm.recipes.cli import commands, metric_words
-from uniformer_mm.recipes.recipe import percent
+from uniformer_mm.weights.zoo import percent
 
 _TITLES = {
     'cls': 'ImageNet-1K',

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..recipes import TOOLBOXES
+from ..weights.zoo import percent
 from .data_lists import ORDERS
 from .launch import TestFailedError
 from .metrics import FUSIONS
@@ -165,7 +166,7 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
         interval = record.intervals.get(name)
         table.add_row(
             name,
-            '' if published is None else f'{published:g}',
+            '' if published is None else percent(published),
             f'{value:.2f}',
             '' if published is None else f'{value - published:+.2f}',
             '{:.2f} to {:.2f}'.format(*interval) if interval else '',

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..recipes import Recipe, recipes
+from ..weights.zoo import percent
 from .record import Record
 from .words import protocol_sentence
 
@@ -97,7 +98,7 @@ def _table(title: str, of_it: list[Recipe], best: dict[tuple[str, str], Record])
         for name in metrics:
             record = best.get((recipe.id, name))
             published = recipe.metrics.get(name)
-            cells.append('' if published is None else f'{published:g}')
+            cells.append('' if published is None else percent(published))
             cells.append('' if published is None else measured_words(record, name))
             on = on or (record and f'{record.device}, {record.date[:10]}') or ''
         table.add_row(*cells, on)

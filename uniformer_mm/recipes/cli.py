@@ -13,9 +13,10 @@ from rich.table import Table
 
 from ..models.arch import ARCHS
 from ..weights.cli import print_facts
+from ..weights.zoo import percent
 from .accumulation import write_leaf
 from .catalogue import find_recipe, recipes
-from .recipe import REMARK_KINDS, TOOLBOXES, Recipe, percent
+from .recipe import REMARK_KINDS, TOOLBOXES, Recipe
 from .shipped import config_path, config_root, leaf_configs
 
 _TABLE_WIDTH = 200

@@ -16,7 +16,7 @@ from .inspect import inspect_file
 from .layouts import LAYOUTS
 from .lookup import locate
 from .verify import IMAGENET, verify_row
-from .zoo import SCHEME, Row, find_row, rows
+from .zoo import SCHEME, Row, find_row, percent, rows
 
 _TABLE_WIDTH = 200
 _TASKS = {
@@ -225,7 +225,7 @@ def _input_words(row: Row) -> str:
 
 
 def _metric_words(row: Row) -> str:
-    return ', '.join(f'{name} {value:g}' for name, value in row.metrics.items())
+    return ', '.join(f'{name} {percent(value)}' for name, value in row.metrics.items())
 
 
 def print_facts(facts: list[tuple[str, str]]) -> None:

@@ -219,6 +219,11 @@ def find_row(name: str) -> Row:
     return known[name]
 
 
+def percent(value: float) -> str:
+    """A metric with the digits that it was published with: one, or two."""
+    return f'{value:.2f}'.removesuffix('0')
+
+
 def find_by_digest(digests: dict[str, str]) -> tuple[Row, Host] | None:
     """The row and host whose file has these digests, or None."""
     for row in rows():
