@@ -12,6 +12,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .layers import Linear
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with one fused qkv projection, no mask, no position bias.
@@ -24,8 +26,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, head_dim: int) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``."""
@@ -51,7 +53,8 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     B, T, H, W, C = x_BTHWC.shape
     w = window_size
     pad_h, pad_w = -H % w, -W % w
-    x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
+    if pad_h or pad_w:
+        x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
     x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
