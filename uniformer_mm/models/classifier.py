@@ -58,8 +58,12 @@ class _Classifier:
             four integer scalars.
         """
         self.check_input(x)
+        with self.precision(x):
+            return self._classify(x.movedim(1, -1))
+
+    def _classify(self, x_BSC: Tensor) -> Tensor | tuple[Tensor, Tensor, Box]:
         dense, box = hasattr(self, 'aux_head'), (0, 0, 0, 0)
-        x_BSC = self.embed(0, x.movedim(1, -1))
+        x_BSC = self.embed(0, x_BSC)
         if dense and self.training and self.mix_token:
             box = sample_box(*x_BSC.shape[-3:-1], device=x_BSC.device)
             x_BSC = swap_box(x_BSC, box)

@@ -35,6 +35,12 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
 def without_autocast(x: Tensor) -> torch.autocast:
     """A context without autocast on the device of ``x``."""
     return torch.autocast(x.device.type, enabled=False)
