@@ -3,6 +3,8 @@
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10 python; do \
 	$$p -c '' 2>/dev/null && echo $$p && break; done)
 TASK ?= det
+# Each test process takes up to 2 GiB.
+WORKERS ?= 2
 
 .PHONY: demo test setup lint
 
@@ -10,7 +12,7 @@ demo: setup
 	.venv/bin/python tools/demo.py --task $(TASK)
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: the repository's root, the shared reference data, two threads."""
+"""What all tests share: the repository's root, the shared reference data, their threads."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def shared_dir(*parts: str) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True, scope='session')
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def pytest_configure() -> None:
+    """Two threads, or one where test processes run beside each other; children inherit it."""
+    threads = 1 if 'PYTEST_XDIST_WORKER' in os.environ else 2
+    os.environ['OMP_NUM_THREADS'] = str(threads)
+    torch.set_num_threads(threads)

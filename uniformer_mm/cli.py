@@ -22,7 +22,14 @@ SUBCOMMANDS = {
     'zoo': ('uniformer_mm.weights.cli:add_zoo_parser', 'list the published weights'),
     'inspect': ('uniformer_mm.weights.cli:add_inspect_parser', 'say what a weight file holds'),
     'convert': ('uniformer_mm.weights.cli:add_convert_parser', 'turn weight files into each other'),
+    'recipes': ('uniformer_mm.recipes.cli:add_recipes_parser', 'list the published results'),
+    'config': ('uniformer_mm.recipes.cli:add_config_parser', 'find or write a config'),
     'verify': ('uniformer_mm.weights.cli:add_verify_parser', 'check a weight file'),
+    'reproduce': ('uniformer_mm.evaluation.cli:add_reproduce_parser', 'measure a published result'),
+    'results': ('uniformer_mm.evaluation.cli:add_results_parser', 'measured beside published'),
+    'report': ('uniformer_mm.evaluation.cli:add_report_parser', 'a finished test as one page'),
+    'submit': ('uniformer_mm.submission.cli:add_submit_parser', 'write or check leaderboard files'),
+    'score': ('uniformer_mm.submission.score_cli:add_score_parser', 'score saved predictions'),
 }
 """Name of each subcommand: the function that declares it, and one line for ``--help``."""
 

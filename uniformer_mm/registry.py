@@ -24,11 +24,18 @@ def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(root.MODELS, 'uniformer_mm.models', 'uniformer_mm.datasets')
+MODELS = _child(
+    root.MODELS, 'uniformer_mm.models', 'uniformer_mm.datasets', 'uniformer_mm.evaluation'
+)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'uniformer_mm.weights')
-TRANSFORMS = _child(root.TRANSFORMS, 'uniformer_mm.datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'uniformer_mm.datasets', 'uniformer_mm.evaluation')
 HOOKS = _child(root.HOOKS, 'uniformer_mm.hooks')
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'uniformer_mm.hooks')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'uniformer_mm.optim')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'uniformer_mm.optim')
+FUNCTIONS = _child(root.FUNCTIONS, 'uniformer_mm.optim')
+LOOPS = _child(root.LOOPS, 'uniformer_mm.evaluation')
+METRICS = _child(root.METRICS, 'uniformer_mm.evaluation', 'uniformer_mm.submission.label_maps')
 
 
 def register(registry: Registry) -> Callable[[type[T]], type[T]]:

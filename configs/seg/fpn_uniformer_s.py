@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic FPN, UniFormer-S, ADE20K, 80k iterations, trained with global attention.
 
-One training, three ways to test it (published mIoU, single scale; 25 M parameters):
-
-seg/fpn_s_g     46.6  as it is
-seg/fpn_s_h32   46.2  model.backbone.attention=hybrid model.backbone.window_size=32
-seg/fpn_s_w32   45.6  model.backbone.attention=window model.backbone.window_size=32
+Row seg/fpn_s_g: mIoU 46.6 (published, single scale), 25 M parameters. The same weights with other
+attention: fpn_uniformer_s_h32.py and fpn_uniformer_s_w32.py.
 
 Train (one process; published with 8 GPUs x 4 images), then test::
 
     mim train mmseg configs/seg/fpn_uniformer_s.py
     mim train mmseg configs/seg/fpn_uniformer_s.py --launcher pytorch --gpus 8
     mim test mmseg configs/seg/fpn_uniformer_s.py --checkpoint CHECKPOINT
-    mim test mmseg configs/seg/fpn_uniformer_s.py --checkpoint CHECKPOINT \
-        --cfg-options model.backbone.attention=hybrid model.backbone.window_size=32
 
-Row seg/fpn_s_h14 (46.3, weights never released) is another training, with
-``--cfg-options model.backbone.attention=hybrid``. From random weights:
-``--cfg-options model.backbone.init_cfg=None``. With another batch size: ``--auto-scale-lr``.
+From random weights: ``--cfg-options model.backbone.init_cfg=None``. With another batch size:
+``--cfg-options auto_scale_lr.enable=True`` (mmseg has no option of its own for it).
 
 BatchNorm in the backbone trains with the statistics of each GPU's 4 images and nothing is frozen,
-as published. The authors recommend to freeze it: ``model.backbone.norm_eval=True``.
+as published. The authors recommend to freeze it: ``model.backbone.norm_eval=True``
+(docs/options.md).
 """
 
 _base_ = [

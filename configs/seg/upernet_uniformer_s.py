@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """UperNet, UniFormer-S, ADE20K, 160k iterations, trained with global attention.
 
-One training, three ways to test it (published mIoU, single scale / multi-scale and flip; 52 M
-parameters):
-
-seg/upernet_s_g     47.6 / 48.5  as it is
-seg/upernet_s_h32   47.0 / 48.5  model.backbone.attention=hybrid model.backbone.window_size=32
-seg/upernet_s_w32   46.6 / 48.4  model.backbone.attention=window model.backbone.window_size=32
+Row seg/upernet_s_g: mIoU 47.6, multi-scale and flip 48.5 (published), 52 M parameters. The same
+weights with other attention: upernet_uniformer_s_h32.py and upernet_uniformer_s_w32.py.
 
 Train (one process; published with 8 GPUs x 2 images), then test::
 
@@ -15,12 +11,12 @@ Train (one process; published with 8 GPUs x 2 images), then test::
     mim test mmseg configs/seg/upernet_uniformer_s.py --checkpoint CHECKPOINT
     mim test mmseg configs/seg/upernet_uniformer_s.py --checkpoint CHECKPOINT --tta
 
-Row seg/upernet_s_h14 (46.9 / 48.0, weights never released) is another training, with
-``--cfg-options model.backbone.attention=hybrid``. From random weights:
-``--cfg-options model.backbone.init_cfg=None``. With another batch size: ``--auto-scale-lr``.
+From random weights: ``--cfg-options model.backbone.init_cfg=None``. With another batch size:
+``--cfg-options auto_scale_lr.enable=True`` (mmseg has no option of its own for it).
 
 BatchNorm in the backbone trains with the statistics of each GPU's 2 images and nothing is frozen,
-as published. The authors recommend to freeze it: ``model.backbone.norm_eval=True``.
+as published. The authors recommend to freeze it: ``model.backbone.norm_eval=True``
+(docs/options.md).
 """
 
 _base_ = [

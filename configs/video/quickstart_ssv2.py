@@ -15,9 +15,9 @@ one view when testing; fp32 (fp16 needs a GPU).
 
 _base_ = [
     '../_base_/quickstart_arch.py',
-    '../_base_/video/recognizer.py',
     '../_base_/video/sthv2.py',
-    '../_base_/video/adamw.py',
+    '../_base_/video/transforms.py',
+    '../_base_/video/schedule.py',
     '../_base_/video/runtime.py',
 ]
 
@@ -33,31 +33,24 @@ model = dict(
         label_smooth_eps=0.0,
         topk=(1,),
     ),
-    data_preprocessor=dict(
-        type='ActionDataPreprocessor',
-        mean=[_base_.pixel_mean] * 3,
-        std=[_base_.pixel_std] * 3,
-        format_shape='NCTHW',
-    ),
+    data_preprocessor=dict(blending=None),
 )
 
 augment = [
     dict(type='uniformer_mm.ClipRandomResizedCrop', size=size, area_range=(0.7, 1.0)),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
+    *_base_.pack,
 ]
 train_pipeline = [
     dict(type='uniformer_mm.SegmentSampleFrames', clip_len=clip_len),
-    *_base_.decode,
+    *_base_.decode_frames,
     dict(type='uniformer_mm.AugmentedCopies', num_copies=2, transforms=augment),
 ]
 test_pipeline = [
     dict(type='uniformer_mm.SegmentSampleFrames', clip_len=clip_len, num_clips=1, test_mode=True),
-    *_base_.decode,
+    *_base_.decode_frames,
     dict(type='uniformer_mm.ClipShortSideResize', short_side=size),
     dict(type='uniformer_mm.ClipUniformCrop', size=size, num_crops=1),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
+    *_base_.pack,
 ]
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=test_pipeline))
@@ -65,31 +58,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(metric_options=dict(top_k_accuracy=dict(topk=(1,))))
 test_evaluator = val_evaluator
 
-base_lr = 1e-3
-end_lr = 1e-6
-epochs = 40
-warmup = 4
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=base_lr))
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=end_lr / base_lr,
-        begin=0,
-        end=warmup,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=end_lr,
-        begin=warmup,
-        end=epochs,
-        T_max=epochs - warmup,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=5)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
+param_scheduler = dict(total=40, warmup=4, cosine_begin=4)
+train_cfg = dict(max_epochs=40)
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))
 auto_scale_lr = dict(base_batch_size=4)
 randomness = dict(seed=0)

@@ -26,6 +26,14 @@ pytest.importorskip('mmpretrain', reason='mmpretrain is not installed; make setu
 
 REAL = ROOT / 'configs/cls/uniformer_s_in1k.py'
 QUICKSTART = ROOT / 'configs/cls/quickstart.py'
+# exp/*/run.sh of the official image_classification: arch, lr before scaling, stochastic depth.
+ROWS = {
+    's': ('small', 5e-4, 0.1),
+    's_plus': ('small_plus', 5e-4, 0.1),
+    's_plus_dim64': ('small_plus_dim64', 5e-4, 0.1),
+    'b': ('base', 4e-4, 0.3),
+    'b_ls': ('base_ls', 4e-4, 0.3),
+}
 MEAN_RGB = np.array([123.675, 116.28, 103.53])
 STD_RGB = np.array([58.395, 57.12, 57.375])
 
@@ -85,16 +93,53 @@ def test_loads_and_survives_a_dump_from_any_directory(
     assert Config.fromfile(tmp_path / 'dumped.py')._cfg_dict == cfg._cfg_dict
 
 
-def test_the_row_of_the_recipe() -> None:
-    cfg = Config.fromfile(REAL)
+@pytest.mark.parametrize('row', ROWS)
+def test_the_row_of_the_recipe(row: str) -> None:
+    arch, lr, drop_path = ROWS[row]
+    cfg = Config.fromfile(ROOT / f'configs/cls/uniformer_{row}_in1k.py')
+    assert cfg.model.backbone == dict(
+        type='uniformer_mm.UniFormer2d',
+        arch=arch,
+        out_indices=(3,),
+        out_norm='bn',
+        drop_path_rate=drop_path,
+    )
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert 'clip_grad' not in cfg.optim_wrapper
-    assert (cfg.model.backbone.drop_path_rate, cfg.train_cfg.max_epochs) == (0.1, 300)
+    assert cfg.optim_wrapper.optimizer.lr == lr * 1024 / 512
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler.total == 300
     assert (cfg.train_dataloader.batch_size, cfg.val_dataloader.batch_size) == (128, 192)
     assert cfg.auto_scale_lr.base_batch_size == 1024
     (crop,) = [t for t in cfg.train_pipeline if t.type == 'RandomResizedCrop']
     assert (crop.scale, crop.crop_ratio_range, crop.interpolation) == (224, (0.08, 1.0), 'bicubic')
     assert crop.backend == 'pillow'
+
+
+@pytest.mark.parametrize('where', ['attention', 'all'])
+def test_only_one_dimensional_residual_scales_do_not_decay(where: str) -> None:
+    """DeiT's rule goes by shape: (C,) in attention blocks, (1, C, 1, 1) in convolution blocks."""
+    cfg = load(ROOT / 'configs/cls/uniformer_b_ls_in1k.py')
+    cfg.model.backbone.arch = dict(
+        depths=(1, 1, 2, 1),
+        dims=(8, 8, 32, 32),
+        head_dim=16,
+        layer_scale=1e-6,
+        layer_scale_in=where,
+    )
+    cfg.model.head.in_channels = 32
+    model = build_model(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    scales = {n: decay[id(p)] for n, p in model.named_parameters() if '.gamma_' in n}
+    attention = {
+        n: d for n, d in scales.items() if n.startswith(('backbone.blocks3', 'backbone.blocks4'))
+    }
+    assert len(attention) == 2 * 3
+    assert set(attention.values()) == {0.0}
+    convolution = {n: d for n, d in scales.items() if n not in attention}
+    assert len(convolution) == (2 * 2 if where == 'all' else 0)
+    assert set(convolution.values()) <= {0.05}
+    assert decay[id(model.backbone.blocks1[0].pos_embed.weight)] == 0.05
 
 
 def test_keys_are_official_and_flat_parameters_do_not_decay() -> None:
@@ -171,7 +216,11 @@ def test_rates_go_on_after_a_resume() -> None:
 
 @pytest.mark.parametrize(
     ('args', 'message'),
-    [(dict(warmup=300), 'warmup=300'), (dict(lag=-1), 'lag=-1')],
+    [
+        (dict(warmup=300), 'warmup=300'),
+        (dict(lag=-1), 'lag=-1'),
+        (dict(cosine_begin=6), 'cosine_begin=6 must be at least 0 and at most warmup=5'),
+    ],
 )
 def test_impossible_schedules_are_refused(args: dict, message: str) -> None:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)

@@ -18,8 +18,18 @@ from ..conftest import ROOT, shared_dir
 
 pytest.importorskip('mmdet', reason='mmdet is not installed; make setup installs it')
 
-REAL = ROOT / 'configs/det/mask_rcnn_uniformer_s.py'
-QUICKSTART = ROOT / 'configs/det/quickstart.py'
+DET = ROOT / 'configs/det'
+REAL = DET / 'mask_rcnn_uniformer_s.py'
+QUICKSTART = DET / 'quickstart.py'
+# Blocks, those of stage 3, drop path, recomputed blocks of stage 3; recipes 2.4.
+ROWS = {
+    'mask_rcnn_uniformer_s': (18, 8, 0.2, 8),
+    'mask_rcnn_uniformer_b': (40, 20, 0.3, 0),
+    'mask_rcnn_uniformer_s_3x_ms': (18, 8, 0.1, 8),
+    'mask_rcnn_uniformer_b_3x_ms': (40, 20, 0.3, 20),
+    'cascade_mask_rcnn_uniformer_s_3x_ms': (18, 8, 0.2, 8),
+    'cascade_mask_rcnn_uniformer_b_3x_ms': (40, 20, 0.4, 20),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -103,13 +113,19 @@ def test_parameters_are_those_of_the_published_model() -> None:
     assert all(p.requires_grad for p in model.parameters()), 'the recipe freezes nothing'
 
 
-def test_backbone_is_the_recipe_s() -> None:
-    backbone = outline(load()).backbone
+@pytest.mark.parametrize('name', ROWS)
+def test_backbone_is_the_recipe_s(name: str) -> None:
+    blocks, in_stage_3, drop_path, recomputed = ROWS[name]
+    backbone = outline(load(DET / f'{name}.py')).backbone
     windows = [block.window_size for block in backbone.blocks3]
-    assert windows == [14, 14, 14, None] * 2, 'every fourth block is global'
+    assert windows == [14, 14, 14, None] * (in_stage_3 // 4), 'every fourth block is global'
     assert all(block.window_size is None for block in backbone.blocks4)
     rates = [b.drop_path.rate for s in range(1, 5) for b in getattr(backbone, f'blocks{s}')]
-    np.testing.assert_allclose(rates, np.linspace(0, 0.2, 18), atol=1e-7)
+    np.testing.assert_allclose(rates, np.linspace(0, drop_path, blocks), atol=1e-7)
+    assert backbone.cp_blocks == (0, 0, recomputed, 0)
+    weights = 'small' if '_s' in name.removeprefix('cascade_mask_rcnn') else 'base'
+    init = Config.fromfile(DET / f'{name}.py').model.backbone.init_cfg
+    assert init == dict(type='UniFormerPretrained', checkpoint=f'uniformer://{weights}_in1k')
     backbone.train()
     assert all(m.training for m in backbone.modules()), 'BatchNorm trains, as published'
 
@@ -184,19 +200,25 @@ def test_fp16_with_dynamic_loss_scale() -> None:
     assert inspect.signature(AmpOptimWrapper).parameters['loss_scale'].default == 'dynamic'
 
 
-def test_learning_rate_is_mmcv_1_s_at_every_iteration() -> None:
-    """Warm-up over 500 iterations from 0.001, times 0.1 from the epochs 8 and 11 (from 0) on."""
-    cfg = load()
-    assert cfg.train_cfg.max_epochs == 12
+@pytest.mark.parametrize(
+    ('name', 'epochs', 'steps'),
+    [('mask_rcnn_uniformer_b', 12, (8, 11)), ('mask_rcnn_uniformer_s_3x_ms', 36, (27, 33))],
+)
+def test_learning_rate_is_mmcv_1_s_at_every_iteration(
+    name: str, epochs: int, steps: tuple[int, int]
+) -> None:
+    """Warm-up over 500 iterations from 0.001, times 0.1 from the given epochs (from 0) on."""
+    cfg = load(DET / f'{name}.py')
+    assert cfg.train_cfg.max_epochs == epochs
     iterations_per_epoch = 601
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = [
         PARAM_SCHEDULERS.build(scheduler, default_args={'optimizer': optimizer})
         for scheduler in cfg.param_scheduler
     ]
-    for iteration in range(12 * iterations_per_epoch):
+    for iteration in range(epochs * iterations_per_epoch):
         epoch = iteration // iterations_per_epoch
-        expected = 1e-4 * 0.1 ** sum(epoch >= step for step in (8, 11))
+        expected = 1e-4 * 0.1 ** sum(epoch >= step for step in steps)
         if iteration < 500:
             expected *= 1 - (1 - iteration / 500) * (1 - 0.001)
         assert optimizer.param_groups[0]['lr'] == pytest.approx(expected, rel=1e-9), iteration

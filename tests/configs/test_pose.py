@@ -21,6 +21,20 @@ pytest.importorskip('mmpose', reason='mmpose is not installed; make setup instal
 
 REAL = ROOT / 'configs/pose/td_hm_uniformer_s_256x192.py'
 QUICKSTART = ROOT / 'configs/pose/quickstart.py'
+# exp/*/config.py of the official pose_estimation: lr, persons per GPU, stochastic depth, sigma.
+ROWS = {
+    's_256x192': (2e-3, 128, 0.2, 2),
+    'b_256x192': (2e-3, 128, 0.4, 2),
+    's_384x288': (2e-3, 128, 0.2, 3),
+    'b_384x288': (5e-4, 32, 0.5, 3),
+    's_448x320': (1e-3, 64, 0.2, 3),
+    'b_448x320': (5e-4, 32, 0.55, 3),
+}
+ARCHS = {'s': 'small', 'b': 'base'}
+
+
+def row_path(row: str) -> Path:
+    return ROOT / f'configs/pose/td_hm_uniformer_{row}.py'
 
 
 @pytest.fixture(autouse=True)
@@ -78,16 +92,39 @@ def test_loads_and_survives_a_dump_from_any_directory(
     assert Config.fromfile(tmp_path / 'dumped.py')._cfg_dict == cfg._cfg_dict
 
 
-def test_initial_weights_and_the_row_of_the_recipe() -> None:
-    cfg = Config.fromfile(REAL)
-    assert cfg.model.backbone.init_cfg == dict(
-        type='UniFormerPretrained', checkpoint='uniformer://small_in1k'
+@pytest.mark.parametrize('row', ROWS)
+def test_initial_weights_and_the_row_of_the_recipe(row: str) -> None:
+    lr, batch, drop_path, sigma = ROWS[row]
+    arch = ARCHS[row[0]]
+    height, width = map(int, row[2:].split('x'))
+    cfg = Config.fromfile(row_path(row))
+    assert cfg.model.backbone == dict(
+        type='uniformer_mm.UniFormer2d',
+        arch=arch,
+        attention='global',
+        out_indices=(3,),
+        out_norm='ln',
+        drop_path_rate=drop_path,
+        init_cfg=dict(type='UniFormerPretrained', checkpoint=f'uniformer://{arch}_in1k'),
     )
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert 'clip_grad' not in cfg.optim_wrapper
-    assert (cfg.model.backbone.drop_path_rate, cfg.model.backbone.attention) == (0.2, 'global')
-    assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (128, 210)
-    assert cfg.auto_scale_lr.base_batch_size == 1024
+    assert 'paramwise_cfg' not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.optimizer.lr == lr
+    assert (cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs) == (batch, 210)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * batch
+    codec = dict(
+        type='MSRAHeatmap',
+        input_size=(width, height),
+        heatmap_size=(width // 4, height // 4),
+        sigma=sigma,
+    )
+    assert cfg.model.head.decoder == codec
+    for dataset in (cfg.train_dataloader.dataset, cfg.test_dataloader.dataset):
+        (cut,) = [t for t in dataset.pipeline if t['type'] == 'TopdownAffine']
+        assert cut['input_size'] == (width, height)
+    (target,) = [t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'GenerateTarget']
+    assert target['encoder'] == codec
 
 
 def test_parameters_all_train_and_all_decay() -> None:
@@ -221,7 +258,10 @@ def gaussian_target(point: np.ndarray, size: tuple[int, int], sigma: float) -> n
     return value * (abs(x - mu_x) <= reach) * (abs(y - mu_y) <= reach)
 
 
-@pytest.mark.parametrize(('path', 'sigma'), [(REAL, 2), (QUICKSTART, 1)])
+@pytest.mark.parametrize(
+    ('path', 'sigma'),
+    [(REAL, 2), (row_path('s_384x288'), 3), (row_path('b_448x320'), 3), (QUICKSTART, 1)],
+)
 def test_pipeline_makes_the_official_targets_from_real_photos(
     path: Path, sigma: int, coco_root: Path
 ) -> None:
@@ -288,12 +328,16 @@ def test_evaluation_uses_the_detected_boxes(coco_root: Path) -> None:
     assert cfg.model.test_cfg == dict(flip_test=True, flip_mode='heatmap', shift_heatmap=True)
 
 
-def test_one_step_on_real_photos(coco_root: Path) -> None:
+@pytest.mark.parametrize('path', [REAL, row_path('b_384x288')])
+def test_one_step_on_real_photos(path: Path, coco_root: Path) -> None:
     """The loss is the official mean over joints, finite, and reaches every parameter."""
     from mmengine.dataset import pseudo_collate
 
-    cfg = load(REAL, coco_root)
+    cfg = load(path, coco_root)
     cfg.model.backbone.drop_path_rate = 0.0
+    if path != REAL:
+        cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 64), head_dim=32)
+        cfg.model.head.in_channels = 64
     model = build_model(cfg).train()
     torch.nn.init.normal_(model.head.final_layer.weight, std=0.1)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)

@@ -19,9 +19,24 @@ from ..conftest import ROOT, shared_dir
 
 pytest.importorskip('mmseg', reason='mmsegmentation is not installed; make setup installs it')
 
-FPN = ROOT / 'configs/seg/fpn_uniformer_s.py'
-UPERNET = ROOT / 'configs/seg/upernet_uniformer_s.py'
-QUICKSTART = ROOT / 'configs/seg/quickstart.py'
+SEG = ROOT / 'configs/seg'
+FPN = SEG / 'fpn_uniformer_s.py'
+UPERNET = SEG / 'upernet_uniformer_s.py'
+QUICKSTART = SEG / 'quickstart.py'
+# Blocks, those of stage 3, drop path, recomputed blocks of stage 3; recipes 2.5.
+ROWS = {
+    'fpn_uniformer_s': (18, 8, 0.1, 0),
+    'fpn_uniformer_b': (40, 20, 0.2, 0),
+    'upernet_uniformer_s': (18, 8, 0.25, 0),
+    'upernet_uniformer_b': (40, 20, 0.4, 2),
+}
+# Windows of four blocks of stage 3 in a row.
+ATTENTIONS = {
+    '': [None] * 4,
+    '_h14': [14, 14, 14, None],
+    '_h32': [32, 32, 32, None],
+    '_w32': [32] * 4,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -120,34 +135,53 @@ def test_upernet_has_the_published_parameters() -> None:
     assert round(total / 1e6) == 52
 
 
-@pytest.mark.parametrize(('path', 'drop_path'), [(FPN, 0.1), (UPERNET, 0.25)])
-def test_backbone_is_the_recipe_s(path: Path, drop_path: float) -> None:
-    backbone = outline(load(path)).backbone.train()
-    assert all(block.window_size is None for block in [*backbone.blocks3, *backbone.blocks4])
+@pytest.mark.parametrize('attention', ATTENTIONS)
+@pytest.mark.parametrize('name', ROWS)
+def test_backbone_is_the_recipe_s(name: str, attention: str) -> None:
+    blocks, in_stage_3, drop_path, recomputed = ROWS[name]
+    backbone = outline(load(SEG / f'{name}{attention}.py')).backbone.train()
+    windows = [block.window_size for block in backbone.blocks3]
+    assert windows == ATTENTIONS[attention] * (in_stage_3 // 4)
+    assert all(block.window_size is None for block in backbone.blocks4)
     rates = [b.drop_path.rate for s in range(1, 5) for b in getattr(backbone, f'blocks{s}')]
-    np.testing.assert_allclose(rates, np.linspace(0, drop_path, 18), atol=1e-7)
-    assert backbone.cp_blocks == (0, 0, 0, 0)
+    np.testing.assert_allclose(rates, np.linspace(0, drop_path, blocks), atol=1e-7)
+    assert backbone.cp_blocks == (0, 0, recomputed, 0)
     assert all(m.training for m in backbone.modules()), 'BatchNorm trains, as published'
     assert all(p.requires_grad for p in backbone.parameters())
+    weights = 'small' if name.endswith('_s') else 'base'
+    init = Config.fromfile(SEG / f'{name}{attention}.py').model.backbone.init_cfg
+    assert init == dict(type='UniFormerPretrained', checkpoint=f'uniformer://{weights}_in1k')
 
 
-@pytest.mark.parametrize('path', [FPN, UPERNET])
-@pytest.mark.parametrize(
-    ('attention', 'window', 'windows'),
-    [
-        ('hybrid', 32, [32, 32, 32, None] * 2),
-        ('window', 32, [32] * 8),
-        ('hybrid', 14, [14, 14, 14, None] * 2),
-    ],
-)
-def test_options_switch_attention_for_the_same_weights(
-    path: Path, attention: str, window: int, windows: list
-) -> None:
-    options = {'model.backbone.attention': attention, 'model.backbone.window_size': window}
-    switched = outline(load(path, **options))
-    assert [block.window_size for block in switched.backbone.blocks3] == windows
-    shapes = {name: tensor.shape for name, tensor in switched.state_dict().items()}
-    assert shapes == {name: t.shape for name, t in outline(load(path)).state_dict().items()}
+@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize('attention', ['_h32', '_w32'])
+def test_other_attention_tests_the_weights_of_the_global_run(name: str, attention: str) -> None:
+    trained, tested = load(SEG / f'{name}.py'), load(SEG / f'{name}{attention}.py')
+    switch = dict(attention=tested.model.backbone.attention, window_size=32)
+    trained.model.backbone.update(switch)
+    assert trained._cfg_dict == tested._cfg_dict
+
+
+def test_weights_of_the_global_run_load_and_windows_change_the_output() -> None:
+    from mmseg.registry import MODELS
+
+    thin = dict(depths=(1, 1, 4, 1), dims=(8, 8, 16, 16), head_dim=8)
+    # 40 x 33 tokens in stage 3: more than one window of 32.
+    image = torch.randn(1, 3, 640, 528, generator=torch.Generator().manual_seed(0))
+    trained, maps = None, {}
+    for attention in ('', '_h32', '_w32'):
+        cfg = load(SEG / f'fpn_uniformer_s{attention}.py')
+        cfg.model.backbone.arch = thin
+        cfg.model.neck.in_channels = list(thin['dims'])
+        torch.manual_seed(len(maps))
+        model = MODELS.build(cfg.model).eval()
+        if trained is None:
+            trained = model.state_dict()
+        model.load_state_dict(trained, strict=True)
+        with torch.no_grad():
+            maps[attention] = model.backbone(image)[2]
+    assert (maps['_h32'] - maps['']).abs().max() > 1e-3
+    assert (maps['_w32'] - maps['_h32']).abs().max() > 1e-3
 
 
 def decays(model: nn.Module, cfg: Config) -> dict[str, float]:

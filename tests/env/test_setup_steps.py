@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import shutil
@@ -481,6 +482,30 @@ def test_environment_variables_do_not_leak_into_it(tmp_path, monkeypatch):
     variables = Environment(tmp_path).variables()
     assert '/elsewhere' not in variables.values()
     assert variables['TMPDIR'].startswith(str(tmp_path / '.venv'))
+
+
+def test_caches_of_others_do_not_land_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path / 'user'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.delenv('PIP_CACHE_DIR', raising=False)
+    environment = Environment(tmp_path / 'repository')
+    assert environment.variables()['PIP_CACHE_DIR'] == str(tmp_path / 'cache/uniformer_mm/pip')
+    # mim makes a folder in the home, YAPF and matplotlib write caches, all of them at import.
+    write = (
+        'import os, mim.cli; from yapf.yapflib import yapf_api; yapf_api.FormatCode("x=1");'
+        'import matplotlib.font_manager; print(os.path.expanduser("~"))'
+    )
+    if importlib.util.find_spec('mim') is None:
+        pytest.skip('openmim is not installed')
+    command = [sys.executable, '-c', write]
+    done = subprocess.run(
+        command, env=environment.doctor_variables(), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == str(environment.folder / 'home'), done.stderr
+    assert not (tmp_path / 'user').exists()
+    assert not (tmp_path / 'cache').exists()
+    monkeypatch.setenv('PIP_CACHE_DIR', '/chosen')
+    assert environment.variables()['PIP_CACHE_DIR'] == '/chosen'
 
 
 def test_versions_come_from_the_lock():

@@ -72,36 +72,45 @@ def test_nothing_one_dimensional_decays_and_everything_else_does(load, name):
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=20, norm_type=2)
 
 
+def official_rate(epoch, base, epochs, warmup, end=1e-6):
+    """PySlowFast's cosine after warm-up at a fractional epoch, both ends at ``end``."""
+    if epoch < warmup:
+        return end + (base - end) * epoch / warmup
+    phase = math.pi * (epoch - warmup) / (epochs - warmup)
+    return end + (base - end) * (math.cos(phase) + 1) / 2
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_learning_rate_at_every_iteration(load, name):
     base, epochs, warmup, *_ = RECIPES[name]
     cfg, length = load(name), 5
     assert cfg.train_cfg.max_epochs == epochs
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=base)
-    schedulers = []
-    for entry in cfg.param_scheduler:
-        entry = dict(entry)
-        assert entry.pop('convert_to_iter_based')
-        scheduler = PARAM_SCHEDULERS.get(entry.pop('type'))
-        schedulers.append(scheduler.build_iter_from_epoch(optimizer, epoch_length=length, **entry))
-    rates = []
-    for _ in range(epochs * length):
-        rates.append(optimizer.param_groups[0]['lr'])
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(cfg.param_scheduler, end=epochs),
+        default_args=dict(optimizer=optimizer, epoch_length=length),
+    )
+    assert not scheduler.by_epoch
+    for i in range(epochs * length):
+        expected = official_rate(i / length, base, epochs, warmup)
+        assert optimizer.param_groups[0]['lr'] == pytest.approx(expected, rel=1e-9), i
         optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+        scheduler.step()
 
-    warm = warmup * length
-    for i, rate in enumerate(rates):
-        if i < warm:
-            # Official: i / warm. mmengine counts the last warm-up step as the end (DIFFERS).
-            expected = 1e-6 + (base - 1e-6) * i / (warm - 1)
-            official = 1e-6 + (base - 1e-6) * i / warm
-            assert abs(rate - official) <= base / (warm - 1)
-        else:
-            phase = math.pi * (i - warm) / (epochs * length - warm)
-            expected = 1e-6 + (base - 1e-6) * (math.cos(phase) + 1) / 2
-        assert rate == pytest.approx(expected, rel=1e-9), i
+
+def test_the_ends_of_the_schedule_grow_with_the_nodes(load):
+    """Four nodes: every rate of the schedule is four times that of one node."""
+    cfg, length = load('uniformer_b_32x4_k600'), 1
+    base = cfg.optim_wrapper.optimizer.lr
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=base)
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(cfg.param_scheduler), default_args=dict(optimizer=optimizer, epoch_length=length)
+    )
+    for epoch in range(110):
+        expected = 4 * official_rate(epoch, 1e-4, 110, 10)
+        assert optimizer.param_groups[0]['lr'] == pytest.approx(expected, rel=1e-9), epoch
+        optimizer.step()
+        scheduler.step()
 
 
 def loader(cfg, split):

@@ -120,9 +120,9 @@ def test_class_ids_from_a_list(photos, weights, tmp_path, monkeypatch):
     path, _ = weights
     folders = sorted(p.name for p in photos.iterdir())
     (tmp_path / 'list.txt').write_text('\n'.join(reversed(folders)))
-    as_list = verify._class_ids(folders, 1000, tmp_path / 'list.txt')
+    as_list = verify.class_ids(folders, 1000, tmp_path / 'list.txt')
     assert as_list == {name: 9 - i for i, name in enumerate(folders)}
-    assert verify._class_ids(folders, 10, None) == {name: i for i, name in enumerate(folders)}
+    assert verify.class_ids(folders, 10, None) == {name: i for i, name in enumerate(folders)}
     (tmp_path / 'short.txt').write_text(folders[0])
     with pytest.raises(ValueError, match=rf"gives no class id for \['{folders[1]}'"):
         verify_row('cls/s', photos, checkpoint=path, classes=tmp_path / 'short.txt')

@@ -67,7 +67,7 @@ def test_published_numbers(facts):
         'cls_tl': {'top1': 4},
         'det': {'bbox_mAP': 0, 'segm_mAP': 1},
         'seg': {'mIoU': 0, 'mIoU_ms': 1},
-        'pose': {'AP': 0, 'AP50': 1, 'AP75': 2},
+        'pose': {'AP': 0, 'AP50': 1, 'AP75': 2, 'APM': 3, 'APL': 4, 'AR': 5},
         'vid': {'top1': 4},
     }
     for row_id, cells in facts['results'].items():

@@ -65,7 +65,7 @@ def set_up(environment: Environment, display: Display) -> None:
     display.phase(f'installing PyTorch {pip.version("torch")} and what mmcv is built with')
     wait(display, [pip.itself(), pip.build_packages()])
     target, reason = mmcv_wheel.target_of(environment, pip.version('mmcv'))
-    the_rest = [pip.lock(), pip.chumpy()]
+    the_rest = [pip.lock(), pip.from_source()]
     wheel = mmcv_wheel.cached_wheel(cache, target.key)
     has_mmcv = mmcv_wheel.is_installed(environment, target)
     if has_mmcv or wheel is not None:
@@ -87,7 +87,7 @@ def set_up(environment: Environment, display: Display) -> None:
 
     display.phase('checking and repairing the environment')
     doctor = [str(environment.folder / 'bin' / 'uniformer-mm'), 'doctor', '--fix']
-    if subprocess.run(doctor, env=environment.variables()).returncode != 0:
+    if subprocess.run(doctor, env=environment.doctor_variables()).returncode != 0:
         raise SetupError('the doctor found what it cannot repair; its lines say what helps')
     environment.finish(key)
     display.phase('the environment is ready')

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from setup_steps.cache import user_cache
 from setup_steps.display import Display, bar
 from setup_steps.preflight import compile_jobs, compiler
 from setup_steps.process import Job, SetupError, wait
@@ -110,8 +111,7 @@ def ask_torch(environment: Environment) -> dict:
 
 def cache_folder() -> Path:
     """``uniformer_mm/wheels`` in the user's cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(base).expanduser() / 'uniformer_mm' / 'wheels'
+    return user_cache() / 'wheels'
 
 
 def cached_wheel(cache: Path, key: str) -> Path | None:

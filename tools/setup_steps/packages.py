@@ -24,6 +24,9 @@ BUILD_PACKAGES = (
 )
 """What must be complete before mmcv is compiled; pip brings what they need."""
 
+FROM_SOURCE = ('chumpy', 'xtcocotools')
+"""Built in the environment from what the lock has installed; xtcocotools on Python 3.12 only."""
+
 
 class Pip:
     """Makes the jobs that install into one environment."""
@@ -55,12 +58,11 @@ class Pip:
         lock = str(self._requirements / 'lock.txt')
         return self._install('lock', 'installing the toolboxes', '--no-deps', '-r', lock)
 
-    def chumpy(self) -> Callable[[], Job]:
-        """The one other package that has no wheel; its setup.py imports numpy and pip."""
-        requirement = f'chumpy=={self.version("chumpy")}'
-        return self._install(
-            'chumpy', 'installing chumpy', '--no-deps', '--no-build-isolation', requirement
-        )
+    def from_source(self) -> Callable[[], Job]:
+        """What else has no wheel, mmcv aside; their setup.py imports what the lock installs."""
+        names = [f'{name}=={self.version(name)}' for name in FROM_SOURCE]
+        title = f'installing {" and ".join(FROM_SOURCE)}'
+        return self._install('from-source', title, '--no-deps', '--no-build-isolation', *names)
 
     def wheel(self, file: Path) -> Callable[[], Job]:
         """A wheel file, even where another build of the same version is installed."""

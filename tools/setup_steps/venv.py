@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from setup_steps.cache import user_cache
 from setup_steps.display import Display
 from setup_steps.process import MARK, SetupError
 
@@ -98,12 +99,25 @@ class Environment:
             **kept,
             MARK: str(self.folder),
             'TMPDIR': str(self.temporary),
-            # Importing matplotlib writes a font cache; not into the user's home from here.
-            'MPLCONFIGDIR': str(self.folder / 'matplotlib'),
+            # What pip downloads may serve the next environment; a folder the user names stays.
+            'PIP_CACHE_DIR': os.environ.get('PIP_CACHE_DIR', str(user_cache() / 'pip')),
             'PATH': f'{self.python.parent}{os.pathsep}{os.environ.get("PATH", os.defpath)}',
             'PYTHONNOUSERSITE': '1',
             'PIP_DISABLE_PIP_VERSION_CHECK': '1',
             'PIP_NO_INPUT': '1',
+        }
+
+    def doctor_variables(self) -> dict[str, str]:
+        """Variables for the doctor: the packages that it imports write caches.
+
+        matplotlib, YAPF and mim (an empty folder) do so in the user's home; from here they do so in
+        the environment.
+        """
+        home = self.folder / 'home'
+        return self.variables() | {
+            'HOME': str(home),
+            'XDG_CACHE_HOME': str(home / '.cache'),
+            'MPLCONFIGDIR': str(home / 'matplotlib'),
         }
 
     @contextmanager

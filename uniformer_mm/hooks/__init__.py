@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What mmengine's runner lacks for the official schedules: hooks and parameter schedulers."""
+"""What mmengine's runner lacks: hooks and parameter schedulers."""
 
 from .ema import TrackedEMAHook
+from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
 
-__all__ = ['TrackedEMAHook', 'WarmupCosineLR']
+__all__ = ['Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']

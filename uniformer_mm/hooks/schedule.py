@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learning-rate schedule of timm's cosine scheduler, in closed form."""
+"""The official learning-rate schedules with a warm-up and a cosine, in closed form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler import _ParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import INF
 from torch.optim import Optimizer
 
 from ..registry import PARAM_SCHEDULERS, register
@@ -15,24 +16,34 @@ from ..registry import PARAM_SCHEDULERS, register
 
 @register(PARAM_SCHEDULERS)
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """Linear warm-up, then the tail of a cosine that began at step 0.
+    """Linear warm-up, then a cosine from the base rate lr to a minimum.
 
-    At step s, with t = max(s - lag, 0)::
+    At step s, with t = max(s - lag, 0) and b = ``cosine_begin``::
 
+        cosine(t) = min_lr + (lr - min_lr) * (1 + cos(pi * (t - b) / (total - b))) / 2
         warmup_lr + t * (lr - warmup_lr) / warmup                       t < warmup
-        min_lr + (lr - min_lr) * (1 + cos(pi * t / total)) / 2          otherwise
+        cosine(t)                                                       otherwise
 
-    mmengine's schedulers multiply when they overlap, and its cosine ends at a non-zero minimum, so
-    no pair of them gives this curve. Source: timm 0.4.12 ``CosineLRScheduler``; the lag of one
-    epoch is that of image_classification/main.py, which steps with the finished epoch's index.
+    With ``multiply_warmup`` the warm-up scales the cosine, which decays meanwhile::
+
+        cosine(t) * (warmup_lr + t * (lr - warmup_lr) / warmup) / lr    t < warmup
+
+    mmengine's linear warm-up is relative to lr and one step short, its schedulers multiply when
+    they overlap, and its recursive cosine with a minimum above 0 does not bear that. Sources, with
+    the settings that give them: timm 0.4.12 ``CosineLRScheduler`` (the defaults; ``lag=1`` is
+    image_classification/main.py, which steps with the finished epoch's index); PySlowFast
+    ``lr_policy.py`` with ``COSINE_AFTER_WARMUP`` (``cosine_begin=warmup``, per iteration); mmcv 1.x
+    ``lr_updater.py`` (``multiply_warmup=True``, per iteration).
 
     Args:
         optimizer: The optimizer or its wrapper.
-        total: Steps of the whole cosine.
+        total: Step at which the cosine ends.
         warmup: Steps of the warm-up.
         warmup_lr: Rate at t = 0.
         min_lr: Rate at t = ``total``.
         lag: Steps by which the schedule comes late.
+        cosine_begin: Step at which the cosine begins, at lr.
+        multiply_warmup: Whether the warm-up multiplies the cosine.
         **kwargs: ``begin``, ``end``, ``last_step``, ``by_epoch``, ``verbose`` of mmengine's
             schedulers.
 
@@ -49,6 +60,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         warmup_lr: float,
         min_lr: float,
         lag: int = 0,
+        cosine_begin: int = 0,
+        multiply_warmup: bool = False,
         **kwargs,
     ) -> None:
         if not 0 <= warmup < total:
@@ -57,18 +70,61 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             )
         if lag < 0:
             raise ValueError(f'lag={lag!r} must not be negative.')
+        if not 0 <= cosine_begin <= warmup:
+            raise ValueError(
+                f'cosine_begin={cosine_begin!r} must be at least 0 and at most warmup={warmup!r} '
+                'steps.'
+            )
         self.total = total
         self.warmup = warmup
         self.warmup_lr = warmup_lr
         self.min_lr = min_lr
         self.lag = lag
+        self.cosine_begin = cosine_begin
+        self.multiply_warmup = multiply_warmup
         super().__init__(optimizer, **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        *args,
+        epoch_length: int,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        **kwargs,
+    ) -> WarmupCosineLR:
+        """The schedule per iteration whose steps are given in epochs (``convert_to_iter_based``).
+
+        Args:
+            *args: The optimizer.
+            epoch_length: Iterations of an epoch.
+            begin: First epoch.
+            end: Epoch after the last one.
+            by_epoch: Must be True.
+            **kwargs: The constructor's other arguments.
+
+        Raises:
+            ValueError: ``by_epoch`` False.
+        """
+        if not by_epoch:
+            raise ValueError('by_epoch=False: the steps are in iterations already; leave it out.')
+        for name in ('total', 'warmup', 'lag', 'cosine_begin'):
+            if name in kwargs:
+                kwargs[name] = kwargs[name] * epoch_length
+        end = end if end == INF else end * epoch_length
+        return cls(*args, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
         t = min(max(self.last_step - self.lag, 0), self.total)
-        if t < self.warmup:
-            return [
-                self.warmup_lr + t * (lr - self.warmup_lr) / self.warmup for lr in self.base_values
-            ]
-        cosine = (1 + math.cos(math.pi * t / self.total)) / 2
-        return [self.min_lr + (lr - self.min_lr) * cosine for lr in self.base_values]
+        phase = math.pi * (t - self.cosine_begin) / (self.total - self.cosine_begin)
+        share = (1 + math.cos(phase)) / 2
+        return [
+            self._rate(lr, t, self.min_lr + (lr - self.min_lr) * share) for lr in self.base_values
+        ]
+
+    def _rate(self, lr: float, t: int, cosine: float) -> float:
+        if t >= self.warmup:
+            return cosine
+        linear = self.warmup_lr + t * (lr - self.warmup_lr) / self.warmup
+        return cosine * linear / lr if self.multiply_warmup else linear

@@ -9,6 +9,7 @@ Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uni
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -53,7 +54,7 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     B, T, H, W, C = x_BTHWC.shape
     w = window_size
     pad_h, pad_w = -H % w, -W % w
-    if pad_h or pad_w:
+    if pad_h or pad_w or torch.compiler.is_compiling():  # one program for all sizes
         x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..registry import MODELS, register
 from .blocks import init_block
 from .uniformer import UniFormer2d, UniFormer3d
 
@@ -29,11 +30,14 @@ class _Classifier:
             get the dense head ``aux_head``.
         num_classes: Width K of the head; 0 leaves the pooled features (B, C) as output.
         mix_token: Whether token-labelling archs mix token maps in training.
+        as_tuple: Return the logits in a tuple of one, as mmpretrain expects of a backbone.
         **options: The backbone's options, outputs aside.
     """
 
-    def __init__(self, arch, *, num_classes: int, mix_token: bool = True, **options) -> None:
-        super().__init__(arch, out_indices=(3,), out_norm='bn', as_tuple=False, **options)
+    def __init__(
+        self, arch, *, num_classes: int, mix_token: bool = True, as_tuple: bool = False, **options
+    ) -> None:
+        super().__init__(arch, out_indices=(3,), out_norm='bn', as_tuple=as_tuple, **options)
         if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
             raise ValueError(f'num_classes={num_classes!r} must be 0 (no head) or positive.')
         dim = self.arch.dims[-1]
@@ -45,23 +49,23 @@ class _Classifier:
             init_block(self.aux_head)
         init_block(self.head)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Box]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
         """Classify.
 
         Args:
             x: Images ``(B, C, H, W)`` or clips ``(B, C, T, H, W)``.
 
         Returns:
-            Logits ``(B, K)``. A token-labelling arch adds half the maximum over the tokens'
-            logits in evaluation, and in training returns the logits, the tokens' logits
-            ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right),
+            Logits ``(B, K)``, as ``as_tuple`` says. A token-labelling arch adds half the maximum
+            over the tokens' logits in evaluation, and in training returns the logits, the tokens'
+            logits ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right),
             four integer scalars.
         """
         self.check_input(x)
         with self.precision(x):
             return self._classify(x.movedim(1, -1))
 
-    def _classify(self, x_BSC: Tensor) -> Tensor | tuple[Tensor, Tensor, Box]:
+    def _classify(self, x_BSC: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
         dense, box = hasattr(self, 'aux_head'), (0, 0, 0, 0)
         x_BSC = self.embed(0, x_BSC)
         if dense and self.training and self.mix_token:
@@ -70,17 +74,18 @@ class _Classifier:
         x_BSC = self.run_blocks(0, x_BSC)
         for stage in range(1, self.num_stages):
             x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
-        x_BSC = self.normed(3, x_BSC).movedim(1, -1)
+        x_BSC = self.apply_out_norm(self.num_stages - 1, x_BSC)
         logits_BK = self.head(x_BSC.flatten(1, -2).mean(1))
-        if not dense:
-            return logits_BK
-        dense_BSK = self.aux_head(x_BSC)
-        if not self.training:
-            return logits_BK + AUX_WEIGHT * dense_BSK.flatten(1, -2).amax(1)
-        token_box = tuple(edge // MIX_STRIDE for edge in box)
-        return logits_BK, swap_box(dense_BSK, token_box).flatten(1, -2), token_box
+        if dense:
+            dense_BSK = self.aux_head(x_BSC)
+            if self.training:
+                token_box = tuple(edge // MIX_STRIDE for edge in box)
+                return logits_BK, swap_box(dense_BSK, token_box).flatten(1, -2), token_box
+            logits_BK = logits_BK + AUX_WEIGHT * dense_BSK.flatten(1, -2).amax(1)
+        return (logits_BK,) if self.as_tuple else logits_BK
 
 
+@register(MODELS)
 class UniFormer2dClassifier(_Classifier, UniFormer2d):
     """Image classifier. See :class:`_Classifier`."""
 

@@ -8,6 +8,7 @@ oneDNN's fused products, with gradients through formulas that keep fewer maps.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -178,17 +179,36 @@ def patches(
     Returns:
         ``x_BSK`` with K in the order (frame,) row, column, channel; one copy.
     """
-    (k_h, k_w), C = kernel[-2:], x_BSC.shape[-1]
-    if len(kernel) == 3:
-        if padding[0]:
-            x_BSC = F.pad(x_BSC, (0,) * 6 + (padding[0],) * 2)
+    k_h, k_w = kernel[-2:]
+    clip = len(kernel) == 3
+    if clip and padding[0]:
+        x_BSC = F.pad(x_BSC, (0,) * 6 + (padding[0],) * 2)
+    if torch.compiler.is_compiling():
+        return _patches_by_tap(x_BSC, kernel, stride)
+    if clip:
         x_BSC = x_BSC.unfold(1, kernel[0], stride[0]).movedim(-1, 2)
     *lead, H, W, _ = x_BSC.shape
     h, w = H // k_h, W // k_w
     x_BSC = x_BSC[..., : h * k_h, : w * k_w, :].unflatten(-2, (w, k_w)).unflatten(-4, (h, k_h))
-    if len(kernel) == 3:
-        return x_BSC.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(*lead[:2], h, w, -1)
-    return x_BSC.permute(0, 1, 3, 2, 4, 5).reshape(*lead, h, w, k_h * k_w * C)
+    order = (0, 1, 3, 5, 2, 4, 6, 7) if clip else (0, 1, 3, 2, 4, 5)
+    return x_BSC.permute(order).reshape(*lead[: len(lead) - clip], h, w, -1)
+
+
+def _patches_by_tap(x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """:func:`patches` for a compiler.
+
+    Cutting the map to whole patches and reshaping it would make one program for maps that divide
+    and another for those that do not.
+    """
+    counts = [(n - k) // s + 1 for n, k, s in zip(x_BSC.shape[1:-1], kernel, stride, strict=True)]
+    taps = []
+    for tap in itertools.product(*map(range, kernel)):
+        at = [
+            slice(first, first + (n - 1) * s + 1, s)
+            for first, n, s in zip(tap, counts, stride, strict=True)
+        ]
+        taps.append(x_BSC[(slice(None), *at)])
+    return torch.cat(taps, -1)
 
 
 def fold_batch_norm(norm: nn.Module, weight_OI: Tensor, bias_O: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from .layers import (
     BATCH_NORM_TYPES,
     BLOCK_NORM_EPS,
     LayerNorm,
+    apply_norm,
     build_downsample,
     build_stem,
     drop_path_rates,
@@ -208,6 +209,29 @@ class UniFormer(BaseModule):
             names.append('norm')
         return [getattr(self, name) for name in names if hasattr(self, name)]
 
+    def get_layer_depth(self, name: str, prefix: str = '') -> tuple[int, int]:
+        """Where a parameter lies between input and output, for layer-wise learning rates.
+
+        As mmpretrain's backbones define it: 0 is the stem, then one depth for each block; a
+        downsampling counts with the block before it. Output norms, which no checkpoint holds, and
+        what follows the backbone (necks, heads) have the last depth.
+
+        Args:
+            name: The parameter's name in the whole model.
+            prefix: What stands before the backbone's own names there, e.g. ``'backbone.'``.
+
+        Returns:
+            The depth, from 0, and the number of depths: the blocks and two.
+        """
+        depths = self.arch.depths[: self.num_stages]
+        num_depths = sum(depths) + 2
+        module, *below = name.removeprefix(prefix).split('.')
+        kind, stage = module[:-1], module[-1:]
+        if not name.startswith(prefix) or kind not in ('patch_embed', 'blocks'):
+            return num_depths - 1, num_depths
+        before = sum(depths[: int(stage) - 1])
+        return before + (int(below[0]) + 1 if kind == 'blocks' else 0), num_depths
+
     def _freeze(self) -> None:
         for stage in range(min(self.frozen_stages, self.num_stages)):
             for module in self.stage_modules(stage):
@@ -299,21 +323,25 @@ class UniFormer(BaseModule):
             x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
             yield x_BSC.movedim(-1, 1)
 
+    def apply_out_norm(self, stage: int, x_BSC: Tensor) -> Tensor:
+        """One stage's raw map after its output norm, if there is one; float32 under autocast.
+
+        As the official norms return it; mmcv's RoIAlign has no bfloat16 kernel.
+        """
+        if self.out_norm is None:
+            return x_BSC
+        name = 'norm' if self.out_norm == 'bn' else f'norm{stage + 1}'
+        if autocast_dtype(x_BSC) is not None:
+            x_BSC = x_BSC.float()
+        return apply_norm(getattr(self, name), x_BSC)
+
     def normed(self, stage: int, x_BSC: Tensor) -> Tensor:
-        """The output form of one stage's raw map: ``y_BCS``, contiguous, float32 under autocast.
+        """The output form of one stage's raw map: ``y_BCS``, contiguous.
 
         mmcv's RoIAlign reads a map's memory as if it were contiguous, whatever its strides, so a
-        channels-last map (which convolutions after it would keep) turns into noise there, and it
-        has no bfloat16 kernel; officially the norms return float32 under autocast.
+        channels-last map (which convolutions after it would keep) turns into noise there.
         """
-        if self.out_norm is not None and autocast_dtype(x_BSC) is not None:
-            x_BSC = x_BSC.float()
-        if self.out_norm == 'ln':
-            x_BSC = getattr(self, f'norm{stage + 1}')(x_BSC)
-        x_BCS = x_BSC.movedim(-1, 1)
-        if self.out_norm == 'bn':
-            x_BCS = self.norm(x_BCS)
-        return x_BCS.contiguous()
+        return self.apply_out_norm(stage, x_BSC).movedim(-1, 1).contiguous()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Compute the requested maps.

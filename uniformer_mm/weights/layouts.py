@@ -37,6 +37,7 @@ class Layout:
     Attributes:
         prefix: Before every trunk key.
         head: The classifier's linear layer; other heads lie beside it.
+        labelling_head: The same for token-labelling classifiers, where they are kept elsewhere.
         names: Pairs of official and own trunk names, for those that differ.
         container: Top-level key of such files.
         rank: Rank that the scheme's code can use, or None for both.
@@ -45,6 +46,7 @@ class Layout:
 
     prefix: str = ''
     head: str = 'head'
+    labelling_head: str = ''
     names: tuple[tuple[str, str], ...] = ()
     container: str = 'state_dict'
     rank: int | None = None
@@ -54,7 +56,10 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     'official': Layout(container='model'),
     'timm': Layout(head='head.fc'),
-    'mmpretrain': Layout(prefix='backbone.', head='head.fc', rank=2),
+    # mmpretrain has no module for two heads: there the whole classifier is the backbone.
+    'mmpretrain': Layout(
+        prefix='backbone.', head='head.fc', labelling_head='backbone.head', rank=2
+    ),
     'mmaction2': Layout(
         prefix='backbone.',
         head='cls_head.fc_cls',
@@ -172,12 +177,13 @@ def _head_name(key: str, prefix: str) -> tuple[str, str] | None:
     for name, layout in LAYOUTS.items():
         if layout.prefix != prefix or layout.names or layout.head in HEADS:
             continue
-        module, _, _ = layout.head.rpartition('.')
-        if key in (f'{layout.head}.weight', f'{layout.head}.bias'):
-            return name, f'head{key[len(layout.head) :]}'
-        for other in HEADS[1:]:
-            if key.startswith(f'{module}.{other}.'):
-                return name, key[len(module) + 1 :]
+        for own in filter(None, (layout.head, layout.labelling_head)):
+            module, _, _ = own.rpartition('.')
+            if key in (f'{own}.weight', f'{own}.bias'):
+                return name, f'head{key[len(own) :]}'
+            for other in HEADS[1:]:
+                if key.startswith(f'{module}.{other}.'):
+                    return name, key[len(module) + 1 :]
     return None
 
 
@@ -244,6 +250,7 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
     if layout.names and any('.t_attn.' in key for key in recognised.state):
         raise CheckpointError(f'{to} has no divided attention (t_attn keys).')
     rename = renamer(layout.names, to_official=False)
+    labelling = layout.labelling_head if 'aux_head.weight' in recognised.state else ''
     own_name = {original: name for name, original in recognised.file_keys.items()}
     prefix = recognised.prefix if dense else layout.prefix
     renamed: dict[str, Tensor] = {}
@@ -252,7 +259,7 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
         if name is None:
             name = _other_part(strip_wrapper(key), to)
         elif name.split('.')[0] in HEADS and not dense:
-            name = _write_head(name, layout)
+            name = _write_head(name, labelling or layout.head)
         else:
             name = prefix + rename(name)
         if name in renamed:
@@ -261,11 +268,11 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
     return renamed
 
 
-def _write_head(name: str, layout: Layout) -> str:
+def _write_head(name: str, head: str) -> str:
     module, _, rest = name.partition('.')
     if module == 'head':
-        return f'{layout.head}.{rest}'
-    beside = layout.head.rpartition('.')[0]
+        return f'{head}.{rest}'
+    beside = head.rpartition('.')[0]
     return f'{beside}.{name}' if beside else name
 
 

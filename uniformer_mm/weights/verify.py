@@ -167,13 +167,23 @@ def _loader(
         dataset = ImageFolder(str(data), transform)
     except FileNotFoundError as error:
         raise ValueError(f'data={str(data)!r}: {error}') from None
-    ids = _class_ids(dataset.classes, row.classes, classes)
+    ids = class_ids(dataset.classes, row.classes, classes)
     dataset.target_transform = [ids[name] for name in dataset.classes].__getitem__
     return DataLoader(dataset, batch_size, num_workers=workers)
 
 
-def _class_ids(folders: list[str], total: int, classes: str | PathLike | None) -> dict[str, int]:
-    """Class id of each subfolder: its rank among all, or as the classes file says."""
+def class_ids(folders: list[str], total: int, classes: str | PathLike | None) -> dict[str, int]:
+    """Class id of each subfolder: its rank among all, or as the classes file says.
+
+    Args:
+        folders: Names of the subfolders that are there.
+        total: Classes of the model.
+        classes: A JSON object of subfolder name to class id, or a text file of all subfolder names
+            in the order of ids; None where all are there.
+
+    Raises:
+        ValueError: Folders are missing and nothing says which, or a folder has no id.
+    """
     if classes is None:
         if len(folders) != total:
             raise ValueError(

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet-1K at 224 pixels with DeiT's augmentation, each image in three copies.
 
-Data root: the environment variable UNIFORMER_DATA, else ``data/`` in the working directory. Classes
-are the folders in alphabetical order, as in torchvision.
-
 DIFFERS: mmpretrain's RandAugment works on OpenCV images, timm's on PIL: same operations, ranges and
 probabilities, other rounding and bicubic kernels.
 DIFFERS: RandomErasing fills with the noise before normalisation, so it is rounded down and clipped
@@ -11,18 +8,11 @@ to 0..255; a box larger than the image is cut where timm draws another.
 DIFFERS: Mixup and CutMix pair images by a random permutation, timm with the reversed batch.
 """
 
-data_root = '{{$UNIFORMER_DATA:data}}/imagenet'
+_base_ = './imagenet_val.py'
 
-data_preprocessor = dict(
-    type='ClsDataPreprocessor',
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-)
 # Images stay BGR until the preprocessor turns them.
-bgr_mean = data_preprocessor['mean'][::-1]
-bgr_std = data_preprocessor['std'][::-1]
+bgr_mean = _base_.data_preprocessor['mean'][::-1]
+bgr_std = _base_.data_preprocessor['std'][::-1]
 
 # rand-m9-mstd0.5-inc1: two operations, each done with probability 0.5, magnitude N(9, 0.5).
 rand_augment = dict(
@@ -58,28 +48,13 @@ train_pipeline = [
     random_erasing,
     dict(type='PackInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-
 # drop_last cuts the sampler's epoch to the official 1251 batches per GPU.
 train_dataloader = dict(
     batch_size=128,
     num_workers=10,
     drop_last=True,
     sampler=dict(type='RepeatAugSampler', num_repeats=3, shuffle=True),
-    dataset=dict(type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline),
+    dataset=dict(
+        type='ImageNet', data_root=_base_.data_root, split='train', pipeline=train_pipeline
+    ),
 )
-val_dataloader = dict(
-    batch_size=128 * 3 // 2,
-    num_workers=10,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline),
-)
-test_dataloader = val_dataloader
-
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

@@ -3,7 +3,7 @@
 
 Training uses the annotated boxes, evaluation the detector's boxes that are the usual input on
 val2017 (person AP 56.4). Data root: the environment variable UNIFORMER_DATA, else ``data/`` in the
-working directory. The pipelines depend on the input size and are set where it is.
+working directory. ``coco_HxW.py`` add the input size and with it the pipelines.
 
 DIFFERS: mmpose 1 clips an annotated box 1 pixel later at its right and lower side than mmpose 0.16.
 DIFFERS: while it reads the annotations, the official loader moves the centres of 30 % of the
@@ -20,6 +20,8 @@ data_preprocessor = dict(
     bgr_to_rgb=True,
 )
 
+# A person's box with a quarter around it.
+load = [dict(type='LoadImage'), dict(type='GetBBoxCenterScale', padding=1.25)]
 # Half body: persons with more than 8 visible joints; the official code prefers the upper half
 # where a standard normal draw is below 0.5, which has this probability.
 # Source: pose_estimation/mmpose/datasets/pipelines/top_down_transform.py
@@ -43,7 +45,6 @@ augmentation = [
 ]
 
 train_dataloader = dict(
-    batch_size=128,
     num_workers=4,
     persistent_workers=True,
     drop_last=True,

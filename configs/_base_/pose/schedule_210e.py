@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW for 210 epochs of batch 1024 (8 GPUs x 128 persons), steps at 170 and 200, fp16.
+"""AdamW for 210 epochs with steps at 170 and 200, fp16; leaf configs set ``lr`` and the batch.
 
 Source: Sense-X/UniFormer @52a0415 pose_estimation/exp (mmpose 0.16).
 """
@@ -8,7 +8,7 @@ Source: Sense-X/UniFormer @52a0415 pose_estimation/exp (mmpose 0.16).
 # parameter decays, norms and biases too, and gradients are not clipped.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='AdamW', betas=(0.9, 0.999), weight_decay=0.01),
 )
 
 # mmengine's LinearLR reaches its last factor at step end - 1, mmcv 1 after 500 iterations: hence
@@ -20,4 +20,4 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=210, val_interval=10)
 
 # --auto-scale-lr multiplies lr by (GPUs x persons per GPU) / this.
-auto_scale_lr = dict(enable=False, base_batch_size=8 * 128)
+auto_scale_lr = dict(enable=False)

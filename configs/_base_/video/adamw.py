@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW with fp16; leaf configs set ``lr`` and the schedule.
+"""AdamW with fp16, and the seed of most runs; leaf configs set ``lr``.
 
 Source: Sense-X/UniFormer @52a0415 video_classification (run.sh, defaults.py, optimizer.py).
 """
@@ -15,3 +15,4 @@ optim_wrapper = dict(
     # The fork's default; it stands in no yaml.
     clip_grad=dict(max_norm=20, norm_type=2),
 )
+randomness = dict(seed=6666)

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """UniFormer, average pooling and one linear layer; soft cross entropy with smoothing 0.1.
 
-Leaf configs set the arch, and ``data_preprocessor`` and ``cls_head.num_classes`` as their data set
-says.
+Leaf configs set the arch; data sets set ``cls_head.num_classes`` and the blending of
+``data_preprocessor``, which is ``mixing`` with their number of classes.
 """
 
 model = dict(
     type='Recognizer3D',
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor',
+        # 0.45 and 0.225 of the range 0..1, for every channel.
+        mean=[0.45 * 255] * 3,
+        std=[0.225 * 255] * 3,
+        format_shape='NCTHW',
+    ),
     backbone=dict(type='uniformer_mm.UniFormer3d'),
     cls_head=dict(
         type='I3DHead',
@@ -21,3 +28,9 @@ model = dict(
         average_clips='score',
     ),
 )
+
+# Each batch of a GPU is mixed, half of them by CutMix.
+mixing = [
+    dict(type='uniformer_mm.MirrorMixup', alpha=0.8),
+    dict(type='uniformer_mm.MirrorCutmix', alpha=1.0),
+]

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UniFormer-L+LS, head_dim 64, from token labelling, at 384 pixels, mean 0.5 (test only).
+
+Row cls_tl/l_ls_384 as ``uniformer_l_ls_tl_384.py`` has it, with mean and deviation 0.5 of the
+range 0..1.
+
+Test; the published weights are ``uniformer://large_ls_tl_384``::
+
+    mim test mmpretrain configs/cls/uniformer_l_ls_tl_384_mean05.py --checkpoint CHECKPOINT
+"""
+
+_base_ = './uniformer_l_ls_tl_384.py'
+
+model = dict(data_preprocessor=_base_.half_range)

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scale: mask_rcnn_uniformer_b.py with its state shared out over the GPUs (FSDP).
+
+The recipe, its batch and its results stay; each GPU holds one part of the parameters, gradients and
+moments. Not run on GPUs here; the same strategy runs on two CPU processes in tests/scale::
+
+    mim train mmdet configs/det/mask_rcnn_uniformer_b_fsdp.py --launcher pytorch --gpus 8
+"""
+
+_base_ = ['./mask_rcnn_uniformer_b.py', '../_base_/fsdp.py']
+
+# FSDPStrategy turns on the sharded loss scaler of AmpOptimWrapper by itself.
+model = dict(backbone=dict(with_cp=(0, 0, 20, 0)))

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Test only: UperNet, UniFormer-B, ADE20K, hybrid attention, windows 32x32.
+
+Row seg/upernet_b_h32: mIoU 49.5, multi-scale and flip 50.7 (published) of the weights that
+upernet_uniformer_b.py trains with global attention; a training crop of 512 pixels is one window::
+
+    mim test mmseg configs/seg/upernet_uniformer_b_h32.py --checkpoint CHECKPOINT
+    mim test mmseg configs/seg/upernet_uniformer_b_h32.py --checkpoint CHECKPOINT --tta
+"""
+
+_base_ = './upernet_uniformer_b.py'
+
+model = dict(backbone=dict(attention='hybrid', window_size=32))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADE20K archives and the challenge's score, on three real images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uniformer_mm.submission.ade20k import write_ade20k
+from uniformer_mm.submission.ade20k_score import score_ade20k
+from uniformer_mm.submission.check import check_file
+from uniformer_mm.submission.official import read_image_stems
+
+
+@pytest.fixture
+def stems(ade: Path) -> dict[str, tuple[int, int]]:
+    return read_image_stems(ade / 'images' / 'validation')
+
+
+@pytest.fixture
+def predictions(ade: Path, tmp_path: Path) -> Path:
+    """Label maps as mmseg saves them: the truth, a third of it replaced."""
+    folder = tmp_path / 'predictions'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for path in sorted((ade / 'annotations' / 'validation').iterdir()):
+        labels = np.asarray(Image.open(path)).copy()
+        labels[(rng.random(labels.shape) < 0.3) | (labels == 0)] = rng.integers(1, 151)
+        labels[:20] = rng.integers(1, 151, labels[:20].shape)
+        Image.fromarray(labels).save(folder / path.name)
+    return folder
+
+
+def replace(path: Path, change) -> None:
+    """Rewrite a label map; `change` gets and returns the array."""
+    Image.fromarray(change(np.asarray(Image.open(path)).copy())).save(path)
+
+
+def test_the_archive(predictions, stems, ade, tmp_path):
+    target, findings = write_ade20k(predictions, stems, tmp_path / 'out', algorithm='UniFormer_B')
+    assert target.name == 'ade20k_UniFormer_B_results.zip'
+    with zipfile.ZipFile(target) as archive:
+        assert archive.namelist() == [f'ADE_val_{n:08}.png' for n in (1, 2, 3)]
+        for name in archive.namelist():
+            image = Image.open(io.BytesIO(archive.read(name)))
+            photo = Image.open(ade / 'images' / 'validation' / name.replace('png', 'jpg'))
+            assert (image.mode, image.size) == ('L', photo.size)
+            assert image.getextrema()[0] >= 1 and image.getextrema()[1] <= 150
+    task, findings = check_file(target, ids=ade / 'images' / 'validation')
+    assert (task, findings.lines(), findings.notes) == ('ade20k', [], [])
+
+
+def test_class_indices_are_raised_on_request(predictions, stems, tmp_path):
+    truth = {path.name: np.asarray(Image.open(path)) for path in predictions.iterdir()}
+    for path in predictions.iterdir():
+        replace(path, lambda labels: labels - 1)
+    with pytest.raises(ValueError, match=r'0 is "other".*pass --add-one'):
+        write_ade20k(predictions, stems, tmp_path / 'out', algorithm='X')
+    target, _ = write_ade20k(predictions, stems, tmp_path / 'out', algorithm='X', add_one=True)
+    with zipfile.ZipFile(target) as archive:
+        for name, labels in truth.items():
+            written = np.asarray(Image.open(io.BytesIO(archive.read(name))))
+            np.testing.assert_array_equal(written, labels)
+    replace(predictions / 'ADE_val_00000001.png', lambda labels: labels * 0 + 150)
+    with pytest.raises(ValueError, match='values 150 to 150, expected 0 to 149'):
+        write_ade20k(predictions, stems, tmp_path / 'o', algorithm='X', add_one=True)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG file whose header claims a size that its few bytes do not hold."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + checksum
+
+    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    data = chunk(b'IDAT', zlib.compress(bytes(64)))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + data + chunk(b'IEND', b'')
+
+
+def palette(path: Path) -> None:
+    Image.open(path).convert('P').save(path)
+
+
+def colour(path: Path) -> None:
+    Image.open(path).convert('RGB').save(path)
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16)).save(path)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (palette, 'bad label map .*00000002.png: mode P, expected L'),
+        (colour, 'bad label map .*00000002.png: mode RGB, expected L'),
+        (sixteen_bits, r'bad label map .*00000002.png: mode I(;16)?, expected L'),
+        (lambda p: replace(p, lambda a: a[:-1]), 'bad label map .*pixels, but its image has'),
+        (lambda p: replace(p, lambda a: a * 0 + 151), 'label out of range .*values 151 to 151'),
+        (lambda p: replace(p, lambda a: a * 0 + 255), 'label out of range .*values 255 to 255'),
+        (lambda p: p.write_bytes(b'text'), 'bad label map .*00000002.png: not a PNG file'),
+        (lambda p: p.write_bytes(p.read_bytes()[:2000]), 'bad label map .*damaged'),
+        (lambda p: p.write_bytes(png_claiming(60000, 60000)), 'bad label map'),
+        (lambda p: p.unlink(), 'image missing .*ADE_val_00000002.png: every test image needs'),
+        (lambda p: p.rename(p.parent / 'ADE_val_9.png'), 'image not in the official list .*al_9.p'),
+        (lambda p: (p.parent / 'log.txt').write_text('x'), 'image not in the official .*log.txt'),
+    ],
+)  # fmt: skip
+def test_faults(damage, message, predictions, stems, tmp_path):
+    damage(predictions / 'ADE_val_00000002.png')
+    with pytest.raises(ValueError, match=message):
+        write_ade20k(predictions, stems, tmp_path / 'out', algorithm='X')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_picture_bomb_is_not_decoded_without_a_list(tmp_path):
+    path = tmp_path / 'x.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('ADE_test_00000001.png', png_claiming(12000, 12000))
+        archive.writestr('labels/ADE_test_00000002.png', png_claiming(4, 4))
+    _, findings = check_file(path)
+    assert 'png: it is not decoded (Image size (144000000 pixels)' in findings.lines()[1]
+    assert findings.kinds['wrong file name'].count == 1
+
+
+def test_a_list_of_names(predictions, stems, tmp_path):
+    names = tmp_path / 'list.txt'
+    names.write_text('\n'.join(f'{stem}.jpg' for stem in stems))
+    _, findings = check_file(predictions, ids=names)
+    assert findings.count == 0
+    assert findings.notes == [
+        'sizes were not compared: the list has names only (give the image folder)'
+    ]
+    names.write_text('ADE_val_00000001.jpg\n' * 2)
+    with pytest.raises(ValueError, match='1 names are listed twice'):
+        read_image_stems(names)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='no image names'):
+        read_image_stems(tmp_path / 'empty')
+
+
+def brute_force(predictions: Path, annotations: Path) -> tuple[float, float]:
+    """Pixel accuracy and mean IoU, class by class over boolean masks."""
+    intersections, unions = np.zeros(151), np.zeros(151)
+    right = counted = 0
+    for path in annotations.iterdir():
+        truth = np.asarray(Image.open(path)).astype(int)
+        guess = np.asarray(Image.open(predictions / path.name)).astype(int)
+        known = truth != 0
+        right += np.sum((truth == guess) & known)
+        counted += np.sum(known)
+        for label in range(1, 151):
+            intersections[label] += np.sum((truth == label) & (guess == label) & known)
+            unions[label] += np.sum(((truth == label) | (guess == label)) & known)
+    present = unions > 0
+    return right / counted, np.mean(intersections[present] / unions[present])
+
+
+def test_the_score_is_the_challenges(predictions, ade):
+    annotations = ade / 'annotations' / 'validation'
+    metrics, _ = score_ade20k(predictions, annotations)
+    accuracy, iou = brute_force(predictions, annotations)
+    assert metrics['pixel_accuracy'] == pytest.approx(accuracy * 100, rel=1e-12)
+    assert metrics['mIoU'] == pytest.approx(iou * 100, rel=1e-12)
+    assert metrics['score'] == pytest.approx((accuracy + iou) * 50, rel=1e-12)
+    assert metrics['images'] == 3
+    for path in predictions.iterdir():
+        replace(path, lambda labels: labels - 1)
+    assert score_ade20k(predictions, annotations, add_one=True)[0] == metrics
+
+
+def test_mmseg_agrees(predictions, ade):
+    torch = pytest.importorskip('torch')
+    metric = pytest.importorskip('mmseg.evaluation').IoUMetric
+    areas = np.zeros((4, 150))
+    for path in predictions.iterdir():
+        truth = np.asarray(Image.open(ade / 'annotations' / 'validation' / path.name)).astype(int)
+        truth = torch.as_tensor(np.where(truth == 0, 255, truth - 1))
+        guess = torch.as_tensor(np.asarray(Image.open(path)).astype(int) - 1)
+        areas += np.array([a.numpy() for a in metric.intersect_and_union(guess, truth, 150, 255)])
+    areas = [torch.as_tensor(area) for area in areas]
+    expected = metric.total_area_to_metrics(*areas, metrics=['mIoU'])
+    metrics, _ = score_ade20k(predictions, ade / 'annotations' / 'validation')
+    assert metrics['mIoU'] == pytest.approx(np.nanmean(expected['IoU']) * 100)
+    assert metrics['pixel_accuracy'] == pytest.approx(float(expected['aAcc']) * 100)
+
+
+def test_scoring_other_images_is_refused(predictions, ade):
+    (predictions / 'ADE_val_00000003.png').unlink()
+    with pytest.raises(ValueError, match=r'image missing \(1\): ADE_val_00000003.png.*was scored'):
+        score_ade20k(predictions, ade / 'annotations' / 'validation')

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test measured, on what and with what, as a JSON file beside its predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import uniformer_mm
+
+from ..weights.verify import TOLERANCE as IMAGE_TOLERANCE
+
+FILE_NAME = 'record.json'
+TOLERANCES = {'cls': IMAGE_TOLERANCE, 'det': 0.2, 'seg': 0.3, 'pose': 0.3, 'video': 0.3}
+"""Percentage points that a faithful test may lie off: published numbers have one decimal, decoders
+and resizing differ between library versions, and video lists lose members over the years."""
+
+HEADLINES = ('top1', 'bbox_mAP', 'segm_mAP', 'mIoU', 'mIoU_ms', 'AP')
+"""Metrics that decide; others are shown beside them (two published AR of pose rows are wrong)."""
+
+MAX_MISSING_SHARE = 0.05
+"""Share of missing files above which a list is no longer the published one."""
+
+_PACKAGES = (
+    'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'mmaction2',
+    'mmpretrain', 'numpy', 'opencv-python', 'pillow', 'decord', 'pycocotools',
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished test.
+
+    Attributes:
+        row: Row id, or the name of a user's config.
+        task: Key of :data:`uniformer_mm.recipes.TOOLBOXES`.
+        config: Config that was run, relative to ``configs/`` where it is of this package.
+        protocol: What the user chose that changes numbers, by name; empty: the official test.
+        metrics: Measured, in percent, by the zoo's names, then the toolbox's further ones.
+        published: The row's metrics that this test measures.
+        intervals: 95 % intervals by metric, where a subset was tested.
+        interval_method: How they were computed.
+        listed: Samples of the whole list.
+        samples: Samples tested.
+        files: Images or videos tested.
+        missing: Listed files that are not there.
+        limit: Size of the random subset; None for the whole list.
+        seed: Which subset.
+        weights: The file.
+        weights_sha256: Digest of the file.
+        class_order: Order of the classifier's rows, where there are two.
+        config_sha256: Digest of model, data pipeline and metric.
+        list_sha256: Digest of the data list.
+        classes: Names of the classes.
+        notes: What a reader of the numbers should know.
+        versions: Versions of the packages that took part.
+        device: Processor.
+        date: When the test ended (UTC).
+        seconds: How long it took; of an interrupted test, its last part.
+    """
+
+    row: str
+    task: str
+    config: str
+    protocol: dict[str, str]
+    metrics: dict[str, float]
+    published: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    interval_method: str
+    listed: int
+    samples: int
+    files: int
+    missing: int
+    limit: int | None
+    seed: int
+    weights: str
+    weights_sha256: str
+    class_order: str
+    config_sha256: str
+    list_sha256: str
+    classes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ''
+    date: str = ''
+    seconds: float = 0.0
+
+    @property
+    def tolerance(self) -> float:
+        """Allowed difference in percentage points."""
+        return TOLERANCES[self.task]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether this is the published test on the published list, as far as it can be told."""
+        missing = self.missing / max(1, self.missing + self.files)
+        return bool(self.published) and self.limit is None and missing <= MAX_MISSING_SHARE
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether every headline metric is within the tolerance; None where it cannot be told."""
+        if not self.comparable:
+            return None
+        return all(
+            abs(self.metrics[name] - value) <= self.tolerance + 1e-9
+            for name, value in self.published.items()
+            if name in HEADLINES
+        )
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Write ``record.json``, whole or not at all.
+
+    Raises:
+        ValueError: The folder cannot be written.
+    """
+    path = folder / FILE_NAME
+    partial = path.with_suffix(f'.{os.getpid()}.partial')
+    try:
+        partial.write_text(json.dumps(asdict(record), indent=1) + '\n', encoding='utf-8')
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f'{path} cannot be written ({error.strerror}).') from None
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        ValueError: The file is no record.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise ValueError(
+            f'{path.parent} holds no finished test ({path.name} is missing); finish it with the '
+            'same uniformer-mm reproduce command.'
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f'{path} cannot be read ({error}); run the test again.') from None
+    names = {item.name for item in fields(Record)}
+    if not isinstance(content, dict) or set(content) != names:
+        raise ValueError(f'{path} is no record of this version of uniformer_mm.')
+    content['intervals'] = {name: tuple(pair) for name, pair in content['intervals'].items()}
+    return Record(**content)
+
+
+def read_records(root: Path) -> Iterator[tuple[Path, Record]]:
+    """All records below a folder, with their folders, oldest first."""
+    found = [(path.parent, read_record(path)) for path in root.rglob(FILE_NAME)]
+    yield from sorted(found, key=lambda pair: pair[1].date)
+
+
+def machine() -> dict:
+    """``versions``, ``device`` and ``date`` of this process."""
+    versions = {'uniformer_mm': uniformer_mm.__version__, 'python': platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        'versions': versions,
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    }
+
+
+def device_name(gpus: int) -> str:
+    """The processors of a test."""
+    if gpus:
+        return f'{gpus} x {torch.cuda.get_device_name(0)}'
+    names = [line.partition(':')[2].strip() for line in _cpu_lines() if 'model name' in line]
+    return f'CPU {names[0] if names else platform.machine()}, {os.cpu_count()} cores'
+
+
+def _cpu_lines() -> list[str]:
+    path = Path('/proc/cpuinfo')
+    return path.read_text(encoding='utf-8').splitlines() if path.exists() else []

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTML page about a finished test, in one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from ...labels import CLASS_ORDERS, class_names
+from ..analysis import coco_evaluations
+from ..record import Record, read_record
+from ..store import PredictionStore
+from ..words import data_words, fusion_words, verdict_words
+from ..worker import CONFIG
+from . import classify, coco, page, plots, segment
+
+FILE_NAME = 'report.html'
+
+
+def write_report(folder: Path, output: Path | None = None) -> Path:
+    """Turn a test's folder into one page that loads nothing else.
+
+    Args:
+        folder: Folder that ``uniformer-mm reproduce`` named.
+        output: Where to write; ``report.html`` in the folder by default.
+
+    Returns:
+        The page, written whole or not at all.
+
+    Raises:
+        ValueError: No finished test in the folder, or the page cannot be written.
+    """
+    record = read_record(folder / 'record.json')
+    html = render(record, folder)
+    path = output or folder / FILE_NAME
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        partial.write_text(html, encoding='utf-8')
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ValueError(f'{path} cannot be written ({error.strerror}).') from None
+    return path
+
+
+def render(record: Record, folder: Path) -> str:
+    """The page as text."""
+    stored = list(PredictionStore(folder).read())
+    if not stored:
+        raise ValueError(f'{folder} has a record, but no predictions; run the test again.')
+    config = Config.fromfile(folder / CONFIG)
+    if record.task in ('cls', 'video'):
+        parts = classify.sections(record, stored, _fixed_names(config))
+    elif record.task == 'seg':
+        parts = segment.sections(record, stored, config)
+    else:
+        parts = coco.sections(record, stored, coco_evaluations(folder, record, config))
+    words = ', '.join(f'{key} {value}' for key, value in record.protocol.items())
+    title = f'{record.row}: {words or "official test"}'
+    return page.document(
+        title,
+        page.Html(f'<h1>{page.text(record.row)}</h1>'),
+        page.Html(f'<p class="lead">{page.text(words or "official test")} — '
+                  f'{page.text(record.config)}</p>'),
+        page.verdict(verdict_words(record), record.agrees),
+        page.section('Results', _metrics(record)),
+        *parts,
+        page.section('Latency', _latency([1000 * sample.seconds for sample in stored])),
+        page.section('What was tested', _facts(record)),
+    )  # fmt: skip
+
+
+def _fixed_names(config: Config) -> list[str]:
+    """Names of Kinetics' classes in the order of the list, which mmaction2 does not know."""
+    order = dict(config.test_cfg.get('identity') or {}).get('class order', '')
+    return list(class_names(order)) if order in CLASS_ORDERS else []
+
+
+def _metrics(record: Record) -> page.Html:
+    rows = []
+    for name, value in record.metrics.items():
+        published = record.published.get(name)
+        interval = record.intervals.get(name)
+        rows.append((
+            name,
+            '' if published is None else f'{published:g}',
+            f'{value:.2f}',
+            '' if published is None else f'{value - published:+.2f}',
+            '{:.2f} to {:.2f}'.format(*interval) if interval else '',
+        ))  # fmt: skip
+    shown = page.table(('metric', 'published', 'measured', 'difference', '95 % interval'), rows)
+    notes = [*record.notes, fusion_words(record)]
+    if record.intervals:
+        notes.append(f'Intervals: {record.interval_method}.')
+    return shown + page.Html(''.join(page.note(words) for words in notes if words))
+
+
+def _latency(milliseconds: list[float]) -> page.Html:
+    quantiles = np.percentile(milliseconds, [50, 95, 100])
+    rows = [(name, f'{value:.1f}') for name, value in
+            zip(('median', '95th percentile', 'longest'), quantiles, strict=True)]  # fmt: skip
+    return page.columns(
+        page.image(plots.histogram(milliseconds, 'ms per sample'), '', kind='png'),
+        page.table(('', 'ms per sample'), rows)
+        + page.note(
+            'Network, post-processing and metric; without loading. Batches are shared out.'
+        ),
+    )
+
+
+def _facts(record: Record) -> page.Html:
+    versions = ', '.join(f'{name} {version}' for name, version in record.versions.items())
+    return page.facts([
+        ('data', data_words(record)),
+        ('data list sha256', record.list_sha256),
+        ('weights', record.weights),
+        ('weights sha256', record.weights_sha256),
+        ('class order', record.class_order or "the data set's own"),
+        ('configuration sha256', record.config_sha256),
+        ('device', record.device),
+        ('date', record.date),
+        ('duration', f'{record.seconds:.0f} s'),
+        ('versions', versions),
+    ])  # fmt: skip

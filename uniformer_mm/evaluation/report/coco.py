@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a report about detections and keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..intervals import ResampledAP
+from ..record import Record
+from ..store import Stored
+from . import page, pictures, plots
+from .classify import SHOWN_ROWS
+
+SHOWN_IMAGES = 6
+SHOWN_SCORE = 0.3
+_JOINT_SCORE = 0.2
+_TITLES = {'bbox_mAP': 'Boxes', 'segm_mAP': 'Masks', 'AP': 'Keypoints'}
+
+
+def sections(
+    record: Record, stored: Sequence[Stored], evaluations: Mapping[str, Any]
+) -> list[page.Html]:
+    """Precision-recall curves, categories, worst and best images.
+
+    Args:
+        record: The test's record.
+        stored: Its samples.
+        evaluations: See :func:`~uniformer_mm.evaluation.analysis.coco_evaluations`.
+    """
+    found = [
+        page.section(_TITLES[name], _curves(name, evaluation))
+        for name, evaluation in evaluations.items()
+    ]
+    if not found:
+        return [page.section('Detections', page.note('The network found nothing.'))]
+    name, evaluation = next(iter(evaluations.items()))
+    paths = _image_paths(stored)
+    scores = image_scores(evaluation)
+    ranked = sorted((score, image) for image, score in scores.items() if image in paths)
+    for title, chosen in (('Worst', ranked), ('Best', ranked[::-1])):
+        figures = [
+            _picture(evaluation, image, score, paths[image])
+            for score, image in chosen[:SHOWN_IMAGES]
+        ]
+        words = page.note(
+            f'Truth left, prediction right (scores above {SHOWN_SCORE}); F1 at IoU or OKS 0.5 of '
+            f'{_TITLES[name].lower()}.'
+        )
+        found.append(page.section(f'{title} images', words, page.gallery(figures, wide=True)))
+    return found
+
+
+def _curves(name: str, evaluation: Any) -> page.Html:
+    evaluation.accumulate()
+    precision = evaluation.eval['precision'][:, :, :, 0, -1]
+    curves = {}
+    for threshold in (0.5, 0.75, 0.9):
+        index = int(np.argmin(np.abs(evaluation.params.iouThrs - threshold)))
+        valid = precision[index][:, (precision[index] > -1).all(axis=0)]
+        curves[f'IoU {threshold:.2f}' if name != 'AP' else f'OKS {threshold:.2f}'] = (
+            valid.mean(axis=1) if valid.size else np.zeros(len(evaluation.params.recThrs))
+        )
+    figure = plots.precision_recall(
+        evaluation.params.recThrs, curves, 'mean over categories' if name != 'AP' else 'persons'
+    )
+    rows = []
+    for index, category in enumerate(evaluation.params.catIds):
+        entries = precision[:, :, index]
+        if (entries > -1).any():
+            truths = len(evaluation.cocoGt.getAnnIds(evaluation.params.imgIds, int(category)))
+            title = evaluation.cocoGt.loadCats(int(category))[0]['name']
+            values = [100 * entries.mean(), 100 * entries[0].mean(), 100 * entries[5].mean()]
+            rows.append((title, truths, *(f'{value:.1f}' for value in values)))
+    rows.sort(key=lambda row: (-float(row[2]), row[0]))
+    headings = ('category', 'annotated', 'AP', 'AP50', 'AP75')
+    tables = [page.table(headings, rows[:SHOWN_ROWS])]
+    if len(rows) > 2 * SHOWN_ROWS:
+        tables.append(page.table(headings, rows[-SHOWN_ROWS:]))
+    elif len(rows) > SHOWN_ROWS:
+        tables.append(page.table(headings, rows[SHOWN_ROWS:]))
+    ap = ResampledAP(evaluation).value()
+    return page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'), *tables)
+
+
+def image_scores(evaluation: Any) -> dict[int, float]:
+    """F1 (0..1) of each image at the first threshold, of detections above ``SHOWN_SCORE``.
+
+    Images without annotations and detections are left out.
+    """
+    right: dict[int, int] = {}
+    total: dict[int, int] = {}
+    areas = len(evaluation.params.areaRng)
+    images = len(evaluation.params.imgIds)
+    for category in range(len(evaluation.params.catIds)):
+        start = category * areas * images
+        for entry in evaluation.evalImgs[start : start + images]:
+            if entry is None:
+                continue
+            counted = np.asarray(entry['dtScores']) > SHOWN_SCORE
+            counted &= entry['dtIgnore'][0] == 0
+            hits = int((counted & (entry['dtMatches'][0] > 0)).sum())
+            truths = int((np.asarray(entry['gtIgnore']) == 0).sum())
+            image = entry['image_id']
+            right[image] = right.get(image, 0) + 2 * hits
+            total[image] = total.get(image, 0) + int(counted.sum()) + truths
+    return {image: right[image] / count for image, count in total.items() if count}
+
+
+def _image_paths(stored: Sequence[Stored]) -> dict[int, Path]:
+    paths = {}
+    for sample in stored:
+        for part in sample.results[0]:
+            if isinstance(part, dict) and 'img_id' in part:
+                paths[part['img_id']] = Path(sample.path)
+    return paths
+
+
+def _picture(evaluation: Any, image: int, score: float, path: Path) -> page.Html:
+    photo = pictures.load(path)
+    truth_api, guess_api = evaluation.cocoGt, evaluation.cocoDt
+    truths = truth_api.loadAnns(truth_api.getAnnIds([image]))
+    guesses = [g for g in guess_api.loadAnns(guess_api.getAnnIds([image]))
+               if g['score'] > SHOWN_SCORE]  # fmt: skip
+    if evaluation.params.iouType == 'keypoints':
+        bones = truth_api.loadCats(truth_api.getCatIds())[0].get('skeleton', [])
+        left = pictures.draw_joints(
+            photo, [t['keypoints'] for t in truths], bones, pictures.TRUTH, 0
+        )
+        right = pictures.draw_joints(
+            photo, [g['keypoints'] for g in guesses], bones, pictures.GUESS, _JOINT_SCORE
+        )
+    else:
+        names = {c['id']: c['name'] for c in truth_api.loadCats(truth_api.getCatIds())}
+        left = pictures.draw_boxes(
+            photo, [(t['bbox'], names[t['category_id']]) for t in truths], pictures.TRUTH
+        )
+        right = pictures.draw_boxes(
+            photo,
+            [(g['bbox'], f'{names[g["category_id"]]} {g["score"]:.2f}') for g in guesses],
+            pictures.GUESS,
+        )
+    strip = pictures.jpeg(pictures.beside([left, right]), 1080)
+    words = f'{path.name}: F1 {score:.2f}, {len(truths)} annotated, {len(guesses)} found'
+    return page.image(strip, words)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples as small pictures: photos, strips of frames, label maps, boxes and skeletons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIDE = 360
+FRAMES = 4
+TRUTH, GUESS = (60, 160, 40), (40, 60, 220)
+_BGR_GREY = (200, 200, 200)
+_GAP = 4
+
+
+def load(path: Path) -> np.ndarray:
+    """An image (BGR), or a grey square that stands for one that cannot be read."""
+    picture = cv2.imread(str(path))
+    return picture if picture is not None else np.full((SIDE // 2, SIDE, 3), 230, np.uint8)
+
+
+def jpeg(picture: np.ndarray, side: int = SIDE) -> bytes:
+    """The picture as JPEG, its longer side at most ``side`` pixels."""
+    scale = min(1.0, side / max(picture.shape[:2]))
+    if scale < 1:
+        size = [max(1, round(length * scale)) for length in picture.shape[1::-1]]
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+
+
+def frame_strip(path: Path) -> np.ndarray:
+    """Some frames of a video file or a folder of frames, side by side in their order."""
+    frames = _folder_frames(path) if path.is_dir() else _video_frames(path)
+    if not frames:
+        return load(path)
+    height = min(frame.shape[0] for frame in frames)
+    frames = [
+        cv2.resize(frame, (round(frame.shape[1] * height / frame.shape[0]), height))
+        for frame in frames
+    ]
+    return beside(frames)
+
+
+def _folder_frames(path: Path) -> list[np.ndarray]:
+    files = sorted(file for file in path.iterdir() if file.suffix in ('.jpg', '.png'))
+    return [load(files[i]) for i in _spread(len(files))]
+
+
+def _video_frames(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    wanted = set(_spread(int(capture.get(cv2.CAP_PROP_FRAME_COUNT))))
+    frames, index = [], 0
+    while len(frames) < len(wanted):
+        ok, frame = capture.read()
+        if not ok:
+            break
+        if index in wanted:
+            frames.append(frame)
+        index += 1
+    capture.release()
+    return frames
+
+
+def _spread(count: int) -> list[int]:
+    return sorted(set(np.linspace(0, count - 1, FRAMES).astype(int))) if count > 0 else []
+
+
+def beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of one height side by side with a gap."""
+    gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, gap)][:-1]
+    return np.concatenate(parts, axis=1)
+
+
+def palette(classes: int) -> np.ndarray:
+    """Well separated colours ``(K, 3)``, the same for every report."""
+    hues = (np.arange(classes) * 0.61803398875) % 1
+    hsv = np.stack([hues * 179, 120 + 100 * (np.arange(classes) % 2), np.full(classes, 230)], 1)
+    return cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2BGR)[0]
+
+
+def label_map(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Label colours over the photo; labels beyond the classes stay grey."""
+    colours = np.concatenate([palette(classes), np.full((256 - classes, 3), 128, np.uint8)])
+    if labels.shape != picture.shape[:2]:
+        labels = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return cv2.addWeighted(picture, 0.35, colours[labels].astype(np.uint8), 0.65, 0)
+
+
+def draw_boxes(
+    picture: np.ndarray, boxes: Iterable[tuple[Sequence[float], str]], colour: tuple
+) -> np.ndarray:
+    """Boxes (x, y, width, height in pixels) with words, on a copy."""
+    picture = picture.copy()
+    thick = max(1, round(max(picture.shape[:2]) / 320))
+    for (x, y, width, height), words in boxes:
+        corner = (round(x), round(y))
+        cv2.rectangle(picture, corner, (round(x + width), round(y + height)), colour, thick)
+        if words:
+            place = (corner[0] + 2, max(12 * thick, corner[1] - 3))
+            for extra, shade in ((2, (255, 255, 255)), (0, colour)):
+                cv2.putText(picture, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * thick, shade,
+                            thick + extra, cv2.LINE_AA)  # fmt: skip
+    return picture
+
+
+def draw_joints(
+    picture: np.ndarray, people: Iterable[Sequence[float]], bones: Sequence[Sequence[int]],
+    colour: tuple, threshold: float,
+) -> np.ndarray:  # fmt: skip
+    """Skeletons (x, y, score or visibility of each joint) on a copy.
+
+    Args:
+        picture: BGR.
+        people: Flat triplets.
+        bones: Pairs of joints, counted from 1 as COCO does.
+        colour: Of the bones.
+        threshold: Joints at or below are left out.
+    """
+    picture = picture.copy()
+    thick = max(1, round(max(picture.shape[:2]) / 250))
+    for flat in people:
+        joints = np.asarray(flat, float).reshape(-1, 3)
+        for first, second in bones:
+            ends = joints[[first - 1, second - 1]]
+            if (ends[:, 2] > threshold).all():
+                start, end = (tuple(round(v) for v in place[:2]) for place in ends)
+                cv2.line(picture, start, end, colour, thick, cv2.LINE_AA)
+        for x, y, score in joints:
+            if score > threshold:
+                cv2.circle(picture, (round(x), round(y)), thick + 1, colour, -1, cv2.LINE_AA)
+    return picture

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record in sentences, for the console and for reports."""
+
+from __future__ import annotations
+
+from .record import HEADLINES, Record
+
+
+def verdict_words(record: Record) -> str:
+    """The verdict as a sentence."""
+    headline = ', '.join(name for name in record.published if name in HEADLINES)
+    if record.agrees is not None:
+        verdict = 'within' if record.agrees else 'OUTSIDE'
+        return f'{headline} {verdict} {record.tolerance:g} points of the published result'
+    if not record.published:
+        return 'none: no published number was measured so'
+    if record.limit is not None:
+        return 'none: a random subset; see the interval'
+    return 'none: too many listed files are missing; see the interval'
+
+
+def data_words(record: Record) -> str:
+    """How much of the list was tested."""
+    words = f'{record.files:,} files'
+    if record.samples != record.files:
+        words += f', {record.samples:,} samples'
+    words += f' of {record.listed:,} listed; {record.missing:,} missing'
+    return words + (f'; subset of seed {record.seed}' if record.limit is not None else '')
+
+
+def fusion_words(record: Record) -> str:
+    """What the other way to fuse views would change; empty where views are not known."""
+    for name, words in (('top1_prob', 'probabilities'), ('top1_logits', 'logits')):
+        if name in record.metrics:
+            gain = record.metrics[name] - record.metrics['top1']
+            return f'the mean of {words} instead would change top-1 by {gain:+.2f}'
+    return ''

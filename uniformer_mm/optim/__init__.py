@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizer wrappers, their constructors and sharding, for every toolbox; none is imported."""
+
+from .bfloat16 import BFloat16OptimWrapper
+from .layer_decay import LayerDecayConstructor
+from .sharding import ShardedAmpOptimWrapper, ShardedOptimWrapper, wrap_blocks
+
+__all__ = [
+    'BFloat16OptimWrapper',
+    'LayerDecayConstructor',
+    'ShardedAmpOptimWrapper',
+    'ShardedOptimWrapper',
+    'wrap_blocks',
+]

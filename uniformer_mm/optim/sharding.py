@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What FullyShardedDataParallel (FSDP) needs to know: units to shard, and clipping across ranks.
+
+Under FSDP with ``use_orig_params=True`` (mmengine's default) a parameter is the part of it that its
+rank holds, flattened. Two usual habits go wrong silently: a gradient norm over these parts is one
+rank's share, and rules that ask for one-dimensional parameters (``flat_decay_mult``) match all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+
+from ..models.blocks import DividedBlock, GlobalBlock, LocalBlock
+from ..registry import FUNCTIONS, OPTIM_WRAPPERS, register
+
+BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
+
+
+@FUNCTIONS.register_module()
+def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """FSDP's ``auto_wrap_policy``: each block of a UniFormer is one unit, the rest the root's.
+
+    So a rank gathers one block at a time, and gradient checkpointing (``with_cp``), which
+    recomputes block by block, gathers the same unit again.
+
+    Args:
+        module: A module of the model.
+        recurse: Whether FSDP asks to look inside ``module`` (always) or to wrap it.
+        nonwrapped_numel: Elements of ``module`` that no unit holds yet; not asked for.
+
+    Returns:
+        Whether to do so.
+    """
+    return recurse or isinstance(module, BLOCKS)
+
+
+def clip_sharded_grad_norm(
+    params: Sequence[Tensor], max_norm: float, norm_type: float = 2
+) -> Tensor:
+    """Scale gradients in place so that their norm over all ranks is at most ``max_norm``.
+
+    ``torch.nn.utils.clip_grad_norm_`` for parameters of which each rank holds another part. Every
+    rank must call it.
+
+    Args:
+        params: Parameters with gradients, the ranks' parts.
+        max_norm: Largest norm.
+        norm_type: 2; the sum of squares is what adds up over ranks.
+
+    Returns:
+        The norm before clipping, the same on all ranks.
+
+    Raises:
+        ValueError: Another ``norm_type``.
+    """
+    if float(norm_type) != 2.0:
+        raise ValueError(f'clip_grad: norm_type={norm_type!r} must be 2 for sharded parameters.')
+    gradients = [param.grad for param in params]
+    squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
+    all_reduce(squares)
+    norm = squares.sqrt()
+    # torch.nn.utils.clip_grad_norm_ adds the same 1e-6.
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.to(gradient.dtype))
+    return norm
+
+
+class _ClipsAcrossRanks(OptimWrapper):
+    """Gradient clipping by the norm over all ranks in place of the local one."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if self.clip_grad_kwargs and self.clip_func is not torch.nn.utils.clip_grad_value_:
+            self.clip_func = clip_sharded_grad_norm
+
+
+@register(OPTIM_WRAPPERS)
+class ShardedOptimWrapper(_ClipsAcrossRanks):
+    """mmengine's ``OptimWrapper`` for FSDP: float32, ``clip_grad`` by the norm over all ranks."""
+
+
+@register(OPTIM_WRAPPERS)
+class ShardedAmpOptimWrapper(_ClipsAcrossRanks, AmpOptimWrapper):
+    """mmengine's ``AmpOptimWrapper`` for FSDP: fp16, ``clip_grad`` by the norm over all ranks."""
+
+    def __init__(self, *, use_fsdp: bool = True, **kwargs) -> None:
+        super().__init__(use_fsdp=use_fsdp, **kwargs)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checking a leaderboard file of any benchmark, offline."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from .ade20k import check_ade20k
+from .coco import check_coco
+from .coco_check import FILE_TYPES
+from .findings import Findings
+from .kinetics import check_kinetics
+from .official import read_coco_images, read_image_stems, read_videos
+from .reading import open_members
+from .ssv2 import check_ssv2
+
+TASKS = (*FILE_TYPES, 'ade20k', 'kinetics', 'ssv2')
+_COCO = 'coco'
+
+
+def check_file(
+    path: str | PathLike, *, ids: str | PathLike | None = None, task: str | None = None
+) -> tuple[str, Findings]:
+    """Find everything that is wrong with a leaderboard file.
+
+    Args:
+        path: The file or, for ADE20K, also the folder that is to be packed.
+        ids: The official list: COCO's ``image_info`` file, the folder or list of ADE20K's test
+            images, the list of Kinetics' or Something-Something's test videos.
+        task: One of :data:`TASKS`; seen from the file where None.
+
+    Returns:
+        The task, and the faults and notes.
+
+    Raises:
+        ValueError: The file or list cannot be read, or must not be (see :mod:`.reading`).
+    """
+    path = Path(path)
+    findings = Findings(str(path))
+    kind = task or guess_kind(path)
+    if kind == _COCO or kind in FILE_TYPES:
+        images = read_coco_images(ids) if ids is not None else None
+        return check_coco(path, findings, task=task, images=images), findings
+    if kind == 'ade20k':
+        stems = read_image_stems(ids) if ids is not None else None
+        check_ade20k(open_members(path), findings, stems=stems)
+        return kind, findings
+    official = list(read_videos(ids)) if ids is not None else None
+    check = {'kinetics': check_kinetics, 'ssv2': check_ssv2}[kind]
+    check(path, findings, official=official)
+    return kind, findings
+
+
+def guess_kind(path: Path) -> str:
+    """The benchmark of a file: ``'coco'`` (one of three tasks) or a task.
+
+    Raises:
+        ValueError: No file of a known benchmark.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return 'ade20k'
+    if suffix == '.zip':
+        names = open_members(path).names
+        suffixes = {Path(name).suffix.lower() for name in names}
+        if '.json' in suffixes:
+            return _COCO
+        if '.png' in suffixes:
+            return 'ade20k'
+        raise ValueError(
+            f'{path}: neither JSON nor PNG files in it ({len(names)} files); say what it is with '
+            f'--task, one of {", ".join(TASKS)}.'
+        )
+    if suffix == '.csv':
+        return 'ssv2'
+    if suffix == '.json':
+        return 'kinetics' if _first_character(path) == b'{' else _COCO
+    raise ValueError(
+        f'{path}: leaderboard files end in .zip, .json or .csv; say what it is with --task, one of '
+        f'{", ".join(TASKS)}.'
+    )
+
+
+def _first_character(path: Path) -> bytes:
+    try:
+        with path.open('rb') as file:
+            return file.read(1024).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be read ({error.strerror}).') from error
