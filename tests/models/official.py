@@ -18,6 +18,16 @@ CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
+def rounds_as_on_gpu(x: Tensor) -> bool:
+    """Whether to give norms and softmax float32, as autocast does on a GPU and not on a CPU."""
+    return OfficialUniFormer.autocast_as_on_gpu and torch.is_autocast_enabled(x.device.type)
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float() if rounds_as_on_gpu(x) else x)
+
+
 class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -50,7 +60,8 @@ class Attention(nn.Module):
         B, N, C = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        weights = ((q @ k.transpose(-2, -1)) * self.scale).softmax(dim=-1)
+        scores = (q @ k.transpose(-2, -1)) * self.scale
+        weights = scores.softmax(dim=-1, dtype=torch.float if rounds_as_on_gpu(x) else None)
         return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C))
 
 
@@ -92,7 +103,7 @@ class SABlock(Block):
         gamma = None if scale is None else nn.Parameter(torch.full((dim,), scale))
         super().__init__(rank, dim, drop, gamma)
         hidden = int(dim * ratio)
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.norm1, self.norm2 = LayerNorm(dim, eps=1e-6), LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, head_dim)
         self.mlp = Mlp(nn.Linear(dim, hidden), nn.Linear(hidden, dim))
 
@@ -129,7 +140,7 @@ class SplitSABlock(SABlock):
     def __init__(self, *args) -> None:
         super().__init__(*args)
         dim = self.norm1.normalized_shape[0]
-        self.t_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.t_norm = LayerNorm(dim, eps=1e-6)
         self.t_attn = Attention(dim, args[2])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +159,7 @@ class SplitSABlock(SABlock):
 class PatchEmbed(nn.Module):
     def __init__(self, proj: nn.Module) -> None:
         super().__init__()
-        self.norm, self.proj = nn.LayerNorm(proj.out_channels), proj
+        self.norm, self.proj = LayerNorm(proj.out_channels), proj
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
@@ -209,6 +220,8 @@ class OfficialUniFormer(nn.Module):
         patch_kernel_t: Time kernel of the later embeddings.
     """
 
+    autocast_as_on_gpu = False
+
     def __init__(
         self,
         rank: int,
@@ -253,7 +266,7 @@ class OfficialUniFormer(nn.Module):
         self.dense = num_classes is None
         if self.dense:
             for stage, dim in enumerate(dims):
-                self.add_module(f'norm{stage + 1}', nn.LayerNorm(dim, eps=1e-6))
+                self.add_module(f'norm{stage + 1}', LayerNorm(dim, eps=1e-6))
             return
         self.norm = NORM[rank](dims[-1])
         self.head = nn.Linear(dims[-1], num_classes)
