@@ -73,15 +73,13 @@ def compiled_kernels(capability: int, operation: str, kernel, channels, dtype, t
 
     triton.runtime.driver.set_active(CompileOnly(capability))
     JITFunction.run = compile_only
-    if tile is not None:
-        triton_depthwise.tile_for = lambda *_: tile
     x_BSC = torch.zeros((1, *(8,) * len(kernel), channels), dtype=dtype)
     weight = torch.zeros(channels, 1, *kernel)
     try:
         if operation == 'forward':
-            triton_depthwise.forward(x_BSC, weight, weight[:, 0].reshape(channels, -1)[:, 0], True)
+            triton_depthwise.forward(x_BSC, weight, torch.zeros(channels), True, tile)
         else:
-            triton_depthwise.weight_grad(x_BSC, x_BSC, kernel)
+            triton_depthwise.weight_grad(x_BSC, x_BSC, kernel, tile)
     finally:
         JITFunction.run = run
     return found

@@ -162,3 +162,56 @@ def test_auto_takes_the_kernels_and_says_why_not(device: str) -> None:
     wide = torch.zeros(4, 1, 11, 11, device=device)
     with pytest.raises(ValueError, match=r'kernel \(11, 11\) has more than 81 taps'):
         depthwise_conv(x.float(), wide, backend='triton')
+
+
+@pytest.mark.parametrize('operation', ['forward', 'weight_grad'])
+def test_tuning_keeps_the_fastest_tile(
+    operation: str, device: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uniformer_mm.ops import tiles, tuning
+
+    monkeypatch.setenv('UNIFORMER_MM_CACHE', str(tmp_path))
+    fast, slow = tiles.Tile(1, 1, 2, 1), tiles.Tile(2, 1, 2, 1)
+    monkeypatch.setattr(tuning, 'default_tile', lambda *_: slow)
+    monkeypatch.setattr(tuning, 'candidates', lambda *_: [slow, fast])
+    clock = iter((3.0, 1.0))
+
+    def measure(call) -> float:
+        call()
+        return next(clock)
+
+    kwargs = {'device': device, 'measure': measure}
+    times = tuning.tune(operation, (1, 2, 3, 4), (1, 3), torch.float32, **kwargs)
+    assert list(times.items()) == [(fast, 1.0), (slow, 3.0)]
+    name = torch.cuda.get_device_name() if device == 'cuda' else device
+    assert tiles.load_tuned(name) == {f'{operation} 1x3 4 float32': fast}
+
+
+def test_tuning_notices_a_wrong_tile(
+    device: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uniformer_mm.ops import tiles, triton_depthwise, tuning
+
+    monkeypatch.setenv('UNIFORMER_MM_CACHE', str(tmp_path))
+    right = triton_depthwise.forward
+    slow = tiles.Tile(2, 1, 2, 1)
+    wrong = tiles.Tile(1, 1, 2, 1)
+
+    def forward(x, weight, bias, residual, tile):
+        return right(x, weight, bias, residual and tile != wrong, tile)
+
+    monkeypatch.setattr(triton_depthwise, 'forward', forward)
+    monkeypatch.setattr(tuning, 'default_tile', lambda *_: slow)
+    monkeypatch.setattr(tuning, 'candidates', lambda *_: [wrong])
+    with pytest.raises(AssertionError, match='patch_h=1'):
+        tuning.tune('forward', (1, 2, 3, 4), (1, 3), torch.float32, device=device)
+
+
+def test_tuning_candidates_fit_in_registers() -> None:
+    from uniformer_mm.ops import tuning
+
+    for kernel in ((3, 3), (5, 5), (3, 3, 3), (5, 5, 5)):
+        for operation in ('forward', 'weight_grad'):
+            assert len(tuning.candidates(operation, kernel)) >= 5
+    with pytest.raises(ValueError, match="operation='backward' is not known"):
+        tuning.tune('backward', (1, 2, 3, 4), (3, 3), torch.float32, device='cpu')

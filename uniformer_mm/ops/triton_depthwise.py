@@ -69,7 +69,12 @@ def _constants(kernel: tuple[int, ...], channels: int, tile: Tile) -> dict[str, 
 
 
 def _convolve(
-    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, reverse: bool
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: bool,
+    reverse: bool,
+    tile: Tile | None,
 ) -> Tensor:
     x_BSC = x_BSC.contiguous()
     y_BSC = torch.empty_like(x_BSC)
@@ -77,7 +82,7 @@ def _convolve(
         return y_BSC
     channels, kernel = weight.shape[0], tuple(weight.shape[2:])
     taps_KC = weight.reshape(channels, -1).t().contiguous()
-    tile = tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
+    tile = tile or tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
     sizes, constants = _patches(x_BSC, tile), _constants(kernel, channels, tile)
     grid = (-(-sizes['lanes'] // constants['BLOCK_P']), -(-channels // constants['BLOCK_C']))
     with _on(x_BSC.device):
@@ -95,21 +100,25 @@ def _convolve(
     return y_BSC
 
 
-def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
+def forward(
+    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, tile: Tile | None = None
+) -> Tensor:
     """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
-    return _convolve(x_BSC, weight, bias, residual, reverse=False)
+    return _convolve(x_BSC, weight, bias, residual, reverse=False, tile=tile)
 
 
 def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
     """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
-    return _convolve(grad_BSC, weight, None, residual, reverse=True)
+    return _convolve(grad_BSC, weight, None, residual, reverse=True, tile=None)
 
 
-def weight_grad(grad_BSC: Tensor, x_BSC: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def weight_grad(
+    grad_BSC: Tensor, x_BSC: Tensor, kernel: tuple[int, ...], tile: Tile | None = None
+) -> tuple[Tensor, Tensor]:
     """Gradients of taps ``(C, 1, *k)`` and bias ``(C,)`` in float32, added in a fixed order."""
     grad_BSC, x_BSC = grad_BSC.contiguous(), x_BSC.contiguous()
     channels, taps = x_BSC.shape[-1], math.prod(kernel)
-    tile = tile_for(WEIGHT_GRAD, x_BSC.device, kernel, channels, x_BSC.dtype)
+    tile = tile or tile_for(WEIGHT_GRAD, x_BSC.device, kernel, channels, x_BSC.dtype)
     sizes, constants = _patches(x_BSC, tile), _constants(kernel, channels, tile)
     block_p, blocks_c = constants['BLOCK_P'], -(-channels // constants['BLOCK_C'])
 
