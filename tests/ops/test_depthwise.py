@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_inductor_runs_it_under_autocast() -> None:
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
 
 
-def test_data_parallel_sees_an_ordinary_operator(tmp_path) -> None:
+def test_ddp_and_fsdp_see_an_ordinary_operator(tmp_path) -> None:
     torch.manual_seed(0)
     layer, x = Layer(2), torch.randn(2, 5, 6, 8)
     layer(x).sum().backward()
@@ -156,10 +157,17 @@ def test_data_parallel_sees_an_ordinary_operator(tmp_path) -> None:
     )
     try:
         nn.parallel.DistributedDataParallel(layer)(x).sum().backward()
+        replicated = [parameter.grad for parameter in layer.parameters()]
+        sharded = copy.deepcopy(layer)
+        sharded.zero_grad()
+        mesh = torch.distributed.device_mesh.init_device_mesh('cpu', (1,))
+        torch.distributed.fsdp.fully_shard(sharded, mesh=mesh)(x).sum().backward()
+        gathered = [parameter.grad.full_tensor() for parameter in sharded.parameters()]
     finally:
         torch.distributed.destroy_process_group()
-    for parameter, grad in zip(layer.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, grad)
+    for found in (replicated, gathered):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_meta_tensors_give_shapes() -> None:

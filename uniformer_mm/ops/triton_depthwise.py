@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,25 +38,39 @@ def _on(device: torch.device) -> torch.cuda.device | nullcontext:
     return torch.cuda.device(device)
 
 
-def _frames(x_BSC: Tensor) -> tuple[int, int, int, int, int]:
-    """Batch, frames, rows, columns, channels; an image is a clip of one frame."""
-    B, *S, C = x_BSC.shape
-    return (B, *((1,) * (3 - len(S))), *S, C)
+@dataclass(frozen=True)
+class _Plan:
+    """How the kernels divide a map.
+
+    Attributes:
+        blocks: Programs along the lanes and along the channels.
+        block_p: Lanes of a program.
+        arguments: What both kernels are told: sizes and compile-time constants.
+    """
+
+    blocks: tuple[int, int]
+    block_p: int
+    arguments: dict[str, int]
 
 
-def _patches(x_BSC: Tensor, tile: Tile) -> dict[str, int]:
-    """Sizes that both kernels need to find their lanes."""
-    B, T, H, W, _ = _frames(x_BSC)
-    patches_h, patches_w = -(-H // tile.patch_h), -(-W // tile.patch_w)
-    sizes = {'T': T, 'H': H, 'W': W, 'patches_h': patches_h, 'patches_w': patches_w}
-    return {'lanes': B * T * patches_h * patches_w, **sizes}
-
-
-def _constants(kernel: tuple[int, ...], channels: int, tile: Tile) -> dict[str, int]:
+@functools.lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, kernel: tuple[int, ...], tile: Tile) -> _Plan:
+    """Remembered for each size: working it out takes the host as long as a launch."""
+    # An image is a clip of one frame.
+    B, *S, C = shape
+    T, H, W = (1,) * (3 - len(S)) + tuple(S)
     KT, KH, KW = (1,) * (3 - len(kernel)) + tuple(kernel)
-    block_p, block_c = tile.block(channels)
-    return {
-        'C': channels,
+    patches_h, patches_w = -(-H // tile.patch_h), -(-W // tile.patch_w)
+    lanes = B * T * patches_h * patches_w
+    block_p, block_c = tile.block(C)
+    arguments = {
+        'lanes': lanes,
+        'T': T,
+        'H': H,
+        'W': W,
+        'patches_h': patches_h,
+        'patches_w': patches_w,
+        'C': C,
         'KT': KT,
         'KH': KH,
         'KW': KW,
@@ -66,6 +81,7 @@ def _constants(kernel: tuple[int, ...], channels: int, tile: Tile) -> dict[str, 
         'num_warps': tile.warps,
         'num_stages': 1,
     }
+    return _Plan((-(-lanes // block_p), -(-C // block_c)), block_p, arguments)
 
 
 def _convolve(
@@ -83,16 +99,14 @@ def _convolve(
     channels, kernel = weight.shape[0], tuple(weight.shape[2:])
     taps_KC = weight.reshape(channels, -1).t().contiguous()
     tile = tile or tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
-    sizes, constants = _patches(x_BSC, tile), _constants(kernel, channels, tile)
-    grid = (-(-sizes['lanes'] // constants['BLOCK_P']), -(-channels // constants['BLOCK_C']))
+    plan = _plan(x_BSC.shape, kernel, tile)
     with _on(x_BSC.device):
-        convolve[grid](
+        convolve[plan.blocks](
             x_BSC,
             taps_KC,
             taps_KC if bias is None else bias,
             y_BSC,
-            **sizes,
-            **constants,
+            **plan.arguments,
             HAS_BIAS=bias is not None,
             RESIDUAL=residual,
             REVERSED=reverse,
@@ -119,12 +133,11 @@ def weight_grad(
     grad_BSC, x_BSC = grad_BSC.contiguous(), x_BSC.contiguous()
     channels, taps = x_BSC.shape[-1], math.prod(kernel)
     tile = tile or tile_for(WEIGHT_GRAD, x_BSC.device, kernel, channels, x_BSC.dtype)
-    sizes, constants = _patches(x_BSC, tile), _constants(kernel, channels, tile)
-    block_p, blocks_c = constants['BLOCK_P'], -(-channels // constants['BLOCK_C'])
+    plan = _plan(x_BSC.shape, kernel, tile)
+    (blocks_p, blocks_c), frames = plan.blocks, plan.arguments['KT']
 
-    blocks_p = -(-sizes['lanes'] // block_p)
     programs = PROGRAMS_PER_PROCESSOR * _processors(x_BSC.device)
-    parts = max(1, min(blocks_p, programs // (blocks_c * constants['KT'])))
+    parts = max(1, min(blocks_p, programs // (blocks_c * frames)))
     blocks_per_part = max(1, -(-blocks_p // parts))
     parts = -(-blocks_p // blocks_per_part)
 
@@ -134,13 +147,12 @@ def weight_grad(
     bias_grad = torch.empty((channels,), **float32)
     with _on(x_BSC.device):
         if parts:
-            weight_grad_parts[(parts, blocks_c, constants['KT'])](
+            weight_grad_parts[(parts, blocks_c, frames)](
                 grad_BSC,
                 x_BSC,
                 parts_PKC,
-                lanes_per_part=blocks_per_part * block_p,
-                **sizes,
-                **constants,
+                lanes_per_part=blocks_per_part * plan.block_p,
+                **plan.arguments,
             )
         block_k, block_c = SUM_BLOCK['BLOCK_K'], SUM_BLOCK['BLOCK_C']
         sum_parts[(-(-(taps + 1) // block_k), -(-channels // block_c))](
