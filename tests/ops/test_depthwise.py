@@ -54,6 +54,31 @@ def test_both_forms_of_bfloat16_equal_reference(
     check(Case((1, 2, 5, 4, 8), (3, 3, 3), torch.bfloat16), 'cpu', 'framework')
 
 
+@pytest.mark.parametrize(
+    'case',
+    [
+        Case((2, 40, 33, 4), (3, 3)),
+        Case((2, 70, 66, 4), (5, 5)),
+        Case((1, 3, 40, 33, 4), (3, 3, 3)),
+        Case((1, 3, 9, 7, 4), (3, 3, 3)),
+        Case((1, 2, 70, 66, 4), (3, 5, 5)),
+    ],
+    ids=str,
+)
+def test_weight_gradients_taken_in_pieces_equal_reference(case: Case) -> None:
+    check(case, 'cpu', 'framework')
+
+
+@pytest.mark.parametrize('shape', [(0, 4, 5, 8), (2, 0, 5, 8), (0, 2, 4, 5, 8)], ids=str)
+def test_empty_maps_have_zero_gradients(shape: tuple) -> None:
+    x, weight, bias, _ = Case(shape, (3,) * (len(shape) - 2)).tensors('cpu')
+    y = depthwise_conv(x, weight, bias, residual=True)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == shape
+    assert not weight.grad.any()
+    assert not bias.grad.any()
+
+
 def test_repeats_bit_for_bit() -> None:
     case = Case((2, 3, 9, 7, 16), (3, 5, 3))
     first, second = (results(depthwise_conv, case, 'cpu') for _ in range(2))

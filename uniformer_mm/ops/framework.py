@@ -24,6 +24,11 @@ from torch.nn import functional as F  # noqa: N812
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 HALF = (torch.bfloat16, torch.float16)
+# Positions that one call of oneDNN's 2-D weight gradient may add up, by the rank of the whole and
+# whether the kernel has more than 3 columns. Its narrow form adds one position after the other,
+# its wide one blocks of them; more positions would double the error of what is replaced.
+LONGEST_SUM = {(2, False): None, (2, True): 4096, (3, False): 196, (3, True): 4096}
+MOST_PIECES = 16
 
 
 @functools.cache
@@ -49,6 +54,8 @@ def _channels_first(x_BSC: Tensor, rank: int) -> Tensor:
 
 def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
     """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
+    if not x_BSC.numel():
+        return x_BSC.new_empty(x_BSC.shape)
     kernel = weight.shape[2:]
     rank = len(kernel)
     dtype = _compute_dtype(x_BSC, rank)
@@ -75,37 +82,47 @@ def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
     return forward(grad_BSC, weight.flip(tuple(range(2, weight.ndim))), None, residual)
 
 
-def _conv2d_weight_grad(grad_BHWC: Tensor, x_BHWC: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Gradient of ``(C, 1, kh, kw)`` taps."""
-    channels = x_BHWC.shape[-1]
-    _, grad, _ = torch.ops.aten.convolution_backward(
-        grad_BHWC.movedim(-1, 1),
-        x_BHWC.movedim(-1, 1),
-        x_BHWC.new_empty((channels, 1, *kernel)),
-        None,
-        [1, 1],
-        [k // 2 for k in kernel],
-        [1, 1],
-        False,
-        [0, 0],
-        channels,
-        [False, True, False],
-    )
-    return grad
+def _conv2d_weight_grad(
+    grad_BHWC: Tensor, x_BHWC: Tensor, kernel: tuple[int, ...], rank: int = 2
+) -> Tensor:
+    """Gradient of ``(C, 1, kh, kw)`` taps; ``x_BHWC`` already has its zero rows around it."""
+    B, H, W, channels = grad_BHWC.shape
+    if not grad_BHWC.numel():
+        return x_BHWC.new_zeros((channels, 1, *kernel))
+    longest = LONGEST_SUM[rank, kernel[1] > 3] or B * H * W
+    samples = max(1, longest // (H * W))
+    rows = max(longest // W, -(-H // MOST_PIECES))
+    halo = kernel[0] - 1
+    pieces = []
+    for grad, x in zip(grad_BHWC.split(samples), x_BHWC.split(samples), strict=True):
+        for first in range(0, H, rows):
+            last = min(first + rows, H)
+            _, piece, _ = torch.ops.aten.convolution_backward(
+                grad[:, first:last].movedim(-1, 1),
+                x[:, first : last + halo].movedim(-1, 1),
+                x.new_empty((channels, 1, *kernel)),
+                None,
+                [1, 1],
+                [0, kernel[1] // 2],
+                [1, 1],
+                False,
+                [0, 0],
+                channels,
+                [False, True, False],
+            )
+            pieces.append(piece)
+    return torch.stack(pieces).sum(0)
 
 
 def _by_frame(grad_BTHWC: Tensor, x_BTHWC: Tensor, kernel: tuple[int, ...]) -> Tensor:
     """Gradient of ``(C, 1, kt, kh, kw)`` taps: each time tap pairs frames at one distance."""
-    frames, channels = x_BTHWC.shape[1], x_BTHWC.shape[-1]
+    frames = x_BTHWC.shape[1]
     taps = []
     for tap in range(kernel[0]):
         shift = tap - kernel[0] // 2
-        first, last = max(0, -shift), min(frames, frames - shift)
-        if last <= first:
-            taps.append(x_BTHWC.new_zeros((channels, 1, *kernel[1:])))
-            continue
+        first, last = max(0, -shift), max(0, -shift, min(frames, frames - shift))
         pair = grad_BTHWC[:, first:last], x_BTHWC[:, first + shift : last + shift]
-        taps.append(_conv2d_weight_grad(*(m.flatten(0, 1) for m in pair), kernel[1:]))
+        taps.append(_conv2d_weight_grad(*(m.flatten(0, 1) for m in pair), kernel[1:], rank=3))
     return torch.stack(taps, dim=2)
 
 
@@ -117,8 +134,9 @@ def weight_grad(grad_BSC: Tensor, x_BSC: Tensor, kernel: tuple[int, ...]) -> tup
     bias = grad_BSC.reshape(-1, channels).sum(0, dtype=dtype)
     if x_BSC.device.type == 'cpu':
         grad_BSC, x_BSC = grad_BSC.to(dtype), x_BSC.to(dtype)
+        x_BSC = F.pad(x_BSC, (0, 0, 0, 0, kernel[-2] // 2, kernel[-2] // 2))
         by_rank = {2: _conv2d_weight_grad, 3: _by_frame}
-        return by_rank[rank](grad_BSC, x_BSC, tuple(kernel)).contiguous(), bias
+        return by_rank[rank](grad_BSC, x_BSC, kernel).contiguous(), bias
     _, grad, _ = torch.ops.aten.convolution_backward(
         _channels_first(grad_BSC, rank),
         _channels_first(x_BSC, rank),
