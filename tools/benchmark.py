@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,10 +53,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--sizes', nargs='+', type=int, help='other sizes for --scale')
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU only')
+    parser.add_argument(
+        '--processor-time',
+        action='store_true',
+        help='CPU, one thread: time that the process had, for a machine that others use',
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', type=Path)
     parser.add_argument('--plot', type=Path)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.processor_time:
+        options.threads = 1
+    return options
 
 
 def shape_of(text: str, rank: int) -> tuple[int, ...]:
@@ -65,8 +74,12 @@ def shape_of(text: str, rank: int) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if len(shape) != rank + 1 or min(shape) < 1:
-        form = 'batch x height x width' if rank == 2 else 'batch x frames x height x width'
-        raise ValueError(f'--shape {text!r} must be {form}, such as {"8x" * rank}224.')
+        form, example = (
+            ('batch x height x width', '8x224x224')
+            if rank == 2
+            else ('batch x frames x height x width', '1x16x224x224')
+        )
+        raise ValueError(f'--shape {text!r} must be {form}, such as {example}.')
     return shape
 
 
@@ -160,18 +173,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and report; 1 if a variant was refused."""
     options = parse(arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     torch.set_num_threads(options.threads)
     try:
         asked = works(options)
     except ValueError as error:
         console.print(f'[red]{error}')
         return 2
-    ceilings = {dtype: measure_ceilings(options.device, dtype) for dtype in options.dtype}
+    clock = time.process_time if options.processor_time else time.perf_counter
+    ceilings = {dtype: measure_ceilings(options.device, dtype, clock) for dtype in options.dtype}
     rows = []
     for work in asked:
         console.print(f'{work} ...', style='dim')
         rows += measure(
-            work, options.variant, options.device, options.repeats, ceilings[work.dtype]
+            work, options.variant, options.device, options.repeats, ceilings[work.dtype], clock
         )
         save(rows, ceilings, options)
     console.print(table(rows, describe(options.device, options.threads)))

@@ -242,14 +242,14 @@ class OfficialUniFormer(nn.Module):
         patch_kernel_t: int = 1,
     ) -> None:
         super().__init__()
-        widths, rates = (3, *dims), torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        widths, last = (3, *dims), max(sum(depths) - 1, 1)
         for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             kind = stem if stage == 0 else downsample
             embed = embedding(rank, kind, stage, widths, patch_kernel_t)
             self.add_module(f'patch_embed{stage + 1}', embed)
             blocks = nn.ModuleList()
             for index in range(depth):
-                drop = rates[sum(depths[:stage]) + index]
+                drop = drop_path_rate * (sum(depths[:stage]) + index) / last
                 if stage < 2:
                     scale = layer_scale if layer_scale_in == 'all' else None
                     blocks.append(CBlock(rank, dim, mlp_ratio, drop, scale))

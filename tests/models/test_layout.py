@@ -69,7 +69,7 @@ def test_no_copies_between_blocks(rank: int, arch: dict, options: dict, per_bloc
 
 
 def test_no_casts_between_blocks_under_autocast() -> None:
-    model = UniFormer2d(TINY).eval()
+    model = UniFormer2d(TINY, residual_dtype='autocast').eval()
     model.cpu_multiplies_bfloat16 = True
     with torch.autocast('cpu', dtype=torch.bfloat16):
         # Beside the 8 copies: the image to bfloat16, each output to float32.
@@ -180,13 +180,13 @@ def test_training_keeps_the_hidden_maps_once(rank: int) -> None:
 
 def test_residual_stream_dtype() -> None:
     x = torch.randn(1, 3, 64, 64)
-    for option, dtype in ((None, torch.bfloat16), ('float32', torch.float32)):
+    for option, dtype in (('autocast', torch.bfloat16), ('float32', torch.float32)):
         model = UniFormer2d(TINY, residual_dtype=option).eval()
         model.cpu_multiplies_bfloat16 = True
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert {y.dtype for y in model.iter_stages(x)} == {dtype}
             assert {y.dtype for y in model(x)} == {torch.float32}
-    with pytest.raises(ValueError, match="residual_dtype='float16' must be 'float32' or None"):
+    with pytest.raises(ValueError, match="residual_dtype='float16' is not known"):
         UniFormer2d(TINY, residual_dtype='float16')
 
 
@@ -226,10 +226,11 @@ def test_bfloat16_error_is_near_the_reference_s(
     theirs = reference(rank, arch, **options).eval()
     randomise(theirs)
     errors['reference'] = bfloat16_error(theirs, x)
-    for option in (None, 'float32'):
+    for option in ('autocast', 'float32'):
         model = front(arch, out_indices=(0, 1, 2, 3), residual_dtype=option, **options).eval()
         model.load_state_dict(theirs.state_dict())
         model.cpu_multiplies_bfloat16 = True
         errors[option] = bfloat16_error(model, x)
     assert errors['float32'] <= 1.5 * errors['reference'], errors
-    assert errors[None] <= 3 * errors['reference'], errors
+    # Measured 1.4 to 1.7 (docs/performance.md): an option, not the default.
+    assert errors['autocast'] <= 3 * errors['reference'], errors

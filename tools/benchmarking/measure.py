@@ -121,8 +121,10 @@ def _processor() -> str:
     return f'{info.get("model name", platform.processor())} ({", ".join(flags)})'
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    """Time of one call, until the device is done."""
+def seconds(
+    call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Time of one call, until the device is done; ``clock`` is that of a processor."""
     if device.startswith('cuda'):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -130,12 +132,14 @@ def seconds(call: Callable[[], object], device: str) -> float:
         end.record()
         torch.cuda.synchronize(device)
         return start.elapsed_time(end) / 1e3
-    begin = time.perf_counter()
+    begin = clock()
     call()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
-def measure_ceilings(device: str, dtype: str) -> Ceilings:
+def measure_ceilings(
+    device: str, dtype: str, clock: Callable[[], float] = time.perf_counter
+) -> Ceilings:
     """Best of ten of a large square product and of a large copy."""
     cuda = device.startswith('cuda')
     size, length = (8192, 2**29) if cuda else (1024, 2**25)
@@ -145,7 +149,7 @@ def measure_ceilings(device: str, dtype: str) -> Ceilings:
 
     def best(call: Callable[[], object]) -> float:
         call()
-        return min(seconds(call, device) for _ in range(10))
+        return min(seconds(call, device, clock) for _ in range(10))
 
     product, copy = best(lambda: a @ b), best(lambda: target.copy_(source))
     return Ceilings(flops=2 * size**3 / product, bytes=2 * length / copy)
@@ -209,39 +213,48 @@ def counted(run: Callable[[], object]) -> tuple[float, float]:
     return flops.get_total_flops(), moved.total
 
 
-def parity(
-    network: nn.Module, reference: nn.Module, x: Tensor, work: Work
-) -> tuple[float, str | None]:
-    """Error against the reference, and why it is too large, or None."""
-    truth = outputs(reference, x, 'float32')
+@dataclass(frozen=True)
+class Truth:
+    """The reference's maps in float32 and the largest error that is allowed in the work's dtype."""
 
-    def error(candidate: nn.Module, dtype: str) -> float:
-        return float((outputs(candidate, x, dtype) - truth).norm() / truth.norm())
+    maps: Tensor
+    limit: float
 
-    found = error(network, work.dtype)
-    limit = FLOAT32_TOLERANCE
-    if work.dtype != 'float32':
-        limit += HALF_FACTOR * error(reference, work.dtype)
-    if not found <= limit:
-        return found, f'its outputs differ by {found:.1e}, more than {limit:.1e}'
-    return found, None
+    @classmethod
+    def of(cls, reference: nn.Module, x: Tensor, dtype: str) -> Truth:
+        """Of a reference that no training step has changed yet."""
+        truth = cls(outputs(reference, x, 'float32'), FLOAT32_TOLERANCE)
+        if dtype == 'float32':
+            return truth
+        return cls(truth.maps, truth.limit + HALF_FACTOR * truth.error(reference, x, dtype))
+
+    def error(self, network: nn.Module, x: Tensor, dtype: str) -> float:
+        """Relative error of a network's maps."""
+        return float((outputs(network, x, dtype) - self.maps).norm() / self.maps.norm())
 
 
 def measure(
-    work: Work, variants: list[str], device: str, repeats: int, ceilings: Ceilings
+    work: Work,
+    variants: list[str],
+    device: str,
+    repeats: int,
+    ceilings: Ceilings,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Row]:
     """Rows of one work, its variants timed in turn."""
     x, state = work.sample(device), random_state(work)
     against = 'eager' if why_not('official', work) else 'official'
     reference = build(against, work, state).to(device)
-    refused, runs, rows = {}, {}, []
+    truth = Truth.of(reference, x, work.dtype)
     work_flops = counted(step(reference, x, work))[0]
-    found, networks = {}, {}
+    refused, runs, rows, found, networks = {}, {}, [], {}, {}
     for variant in variants:
         reason = why_not(variant, work)
         if reason is None:
             network = build(variant, work, state).to(device)
-            found[variant], reason = parity(network, reference, x, work)
+            found[variant] = truth.error(network, x, work.dtype)
+            if not found[variant] <= truth.limit:
+                reason = f'its outputs differ by {found[variant]:.1e}, more than {truth.limit:.1e}'
         if reason is not None:
             refused[variant] = reason
             continue
@@ -253,7 +266,7 @@ def measure(
         run()
     for _ in range(repeats):
         for variant, run in runs.items():
-            times[variant].append(seconds(run, device))
+            times[variant].append(seconds(run, device, clock))
     for variant in variants:
         if variant in refused:
             rows.append(Row(work, variant, refused=refused[variant]))

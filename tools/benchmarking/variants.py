@@ -133,7 +133,7 @@ VARIANTS: dict[str, Callable[[Work], nn.Module]] = {
     'official': _official,
     'mmaction2': _mmaction2,
     'eager': _ours,
-    'eager-float32-stream': lambda work: _ours(work, residual_dtype='float32'),
+    'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
     'compile': _compiled,
 }
 

@@ -54,7 +54,8 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     B, T, H, W, C = x_BTHWC.shape
     w = window_size
     pad_h, pad_w = -H % w, -W % w
-    if pad_h or pad_w or torch.compiler.is_compiling():  # one program for all sizes
+    # The compiler does not look at the sizes, so that one program serves all of them.
+    if torch.compiler.is_compiling() or pad_h or pad_w:
         x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)

@@ -20,8 +20,8 @@ from .dispatch import resolve
 NAMESPACE = 'uniformer_mm'
 AUTOCAST_KEYS = {'cuda': 'AutocastCUDA', 'cpu': 'AutocastCPU'}
 
-# Registered kernel by kernel instead of by torch.library.custom_op, whose wrappers cost several
-# times as much host time per call (tools/benchmark_ops.py --overhead).
+# Registered kernel by kernel instead of by torch.library.custom_op, whose wrappers take twice the
+# host time per recorded call.
 _library = torch.library.Library(NAMESPACE, 'DEF')
 _library.define(
     'depthwise_conv(Tensor x, Tensor weight, Tensor? bias, bool residual, str backend) -> Tensor'

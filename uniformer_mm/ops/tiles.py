@@ -4,9 +4,9 @@
 A tile gives each lane a patch of ``patch_h`` x ``patch_w`` positions and each thread of ``warps``
 x 32 a vector of ``vector`` channels of one lane; a program covers ``block_c`` channels. More patch
 means fewer reads per product and more registers. The table is chosen for Hopper from the compiled
-code (registers, spills and share of multiply-adds, see ``tests/ops/test_sass.py``); other
-architectures take the same rows unless they have their own. Tuning replaces rows by measured ones
-and happens only where asked for: ``tools/benchmark_ops.py --tune``.
+code (``tools/kernel_assembly.py``: registers, spills, share of multiply-adds), not from timings;
+other architectures take the same rows unless they have their own. Tuning replaces rows by measured
+ones and happens only where asked for: ``tools/benchmark_ops.py --tune``.
 """
 
 from __future__ import annotations
