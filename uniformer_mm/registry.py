@@ -34,6 +34,7 @@ PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'uniformer_mm.hooks')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'uniformer_mm.optim')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'uniformer_mm.optim')
 FUNCTIONS = _child(root.FUNCTIONS, 'uniformer_mm.optim')
+STRATEGIES = _child(root.STRATEGIES, 'uniformer_mm.optim.strategy')
 LOOPS = _child(root.LOOPS, 'uniformer_mm.evaluation')
 METRICS = _child(root.METRICS, 'uniformer_mm.evaluation', 'uniformer_mm.submission.label_maps')
 

@@ -8,7 +8,7 @@ tools/train.py knows no ``runner_type``. See docs/scale.md.
 
 runner_type = 'FlexibleRunner'
 strategy = dict(
-    type='FSDPStrategy',
+    type='uniformer_mm.ResumableFSDPStrategy',
     state_dict_cfg='full',
     model_wrapper=dict(
         type='MMFullyShardedDataParallel',

@@ -13,6 +13,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 from uniformer_mm.recipes import find_recipe
+from uniformer_mm.recipes.accumulation import accumulate
 
 from .leaves import EXTRAS, OWNED, OWNERS, TRAINED, load, model, toolbox
 from .official import TRAININGS, decays
@@ -39,6 +40,9 @@ def test_effective_batch_is_the_published_one(leaf):
     assert cfg.auto_scale_lr.base_batch_size == training.batch
     assert not cfg.auto_scale_lr.enable
     assert cfg.optim_wrapper.get('accumulative_counts', 1) == 1
+    alone = accumulate(cfg, OWNERS[leaf].gpus)
+    assert alone['optim_wrapper']['accumulative_counts'] == OWNERS[leaf].gpus
+    assert alone['auto_scale_lr']['base_batch_size'] == cfg.train_dataloader.batch_size
 
 
 @pytest.mark.parametrize('leaf', TRAINED)

@@ -172,7 +172,7 @@ def test_scores_are_those_of_our_own_classifier_on_a_real_photo(
     torch.testing.assert_close(without, pooled['logits'].softmax(-1), rtol=1e-3, atol=1e-6)
 
 
-def test_training_says_that_there_is_none() -> None:
+def test_training_says_that_there_is_none(tmp_path: Path) -> None:
     """mmengine refuses before anything is loaded."""
     from mmengine.runner import Runner
 
@@ -182,6 +182,6 @@ def test_training_says_that_there_is_none() -> None:
     )
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
-    cfg.work_dir = str(Path('work'))
+    cfg.work_dir = str(tmp_path)
     with pytest.raises(RuntimeError, match='_train_loop'):
         Runner.from_cfg(cfg).train()

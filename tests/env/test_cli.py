@@ -43,7 +43,13 @@ def test_every_subcommand_is_declared_and_runs():
     for name in SUBCOMMANDS:
         parser = build_parser([name])
         subparser = parser._subparsers._group_actions[0].choices[name]
-        assert callable(subparser.get_default('run')), name
+        if subparser._subparsers is None:
+            leaves = [subparser]
+        else:
+            leaves = subparser._subparsers._group_actions[0].choices.values()
+        for leaf in leaves:
+            run = leaf.get_default('run') or subparser.get_default('run')
+            assert callable(run), leaf.prog
 
 
 def test_version_and_unknown_command(capsys):

@@ -111,8 +111,18 @@ def test_three_crops_of_something_something(clip, tmp_path):
             assert np.abs(inputs[crop, :, time] - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize(('views', 'crops'), [(4, 1), (1, 3), (5, 3)])
-def test_one_pass_over_the_frames_gives_the_same_array(clip, views, crops):
+@pytest.mark.parametrize(
+    ('name', 'views', 'crops'),
+    [
+        ('ta_chi.mp4', 4, 1),
+        ('ta_chi.mp4', 1, 3),
+        ('mmaction2_demo.mp4', 5, 3),
+        ('SOX5yA1l24A.mp4', 4, 1),
+        ('RATRACE_wave_f_nm_np1_fr_goo_37.avi', 4, 1),
+    ],
+)
+def test_one_pass_over_the_frames_gives_the_same_array(clip, name, views, crops):
+    clip = clip.with_name(name)
     pipeline = [
         dict(type='DecordInit'),
         dict(type='uniformer_mm.LinspaceSampleFrames', clip_len=8, frame_interval=8,

@@ -93,7 +93,7 @@ def test_another_test_does_not_mix_in(tmp_path):
 
 
 def test_folders_that_cannot_hold_it(tmp_path):
-    with pytest.raises(ValueError, match=r'cannot be written.*--work-dir'):
+    with pytest.raises(ValueError, match=r'cannot be written.*choose another folder'):
         PredictionStore(tmp_path / 'absent', IDENTITY)
     (tmp_path / 'predictions.0.sqlite').write_text('no database, but long enough to be read as one')
     with pytest.raises(ValueError, match='no store of predictions'):

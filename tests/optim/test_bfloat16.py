@@ -106,8 +106,22 @@ def test_an_unknown_module_is_refused_with_the_names_beside_it() -> None:
 def test_names_hold_under_a_wrapper() -> None:
     """DistributedDataParallel and FSDP put themselves in between."""
     wrapped = nn.ModuleDict({'module': Net()})
+    wrapped['module'].submodule = nn.Linear(1, 1)
     with build(wrapped, float32_modules=['head']).optim_context(wrapped):
         assert wrapped['module'](torch.ones(3, 4)).dtype == torch.float32
+    with build(wrapped, float32_modules=['submodule']).optim_context(wrapped):
+        assert wrapped['module'].submodule(torch.ones(1, 1)).dtype == torch.float32
+
+
+def test_contexts_may_be_nested() -> None:
+    """Once the hook's, once the wrapper's."""
+    net = Net()
+    wrapper = build(net, float32_modules=['head'])
+    with wrapper.optim_context(net):
+        with wrapper.optim_context(net):
+            pass
+        assert net(torch.ones(3, 4)).dtype == torch.float32
+    assert 'forward' not in vars(net.head)
 
 
 # Quickstart, folder of the data root, its source, changes for the shared data, float32 modules.
@@ -157,8 +171,8 @@ def narrow(cfg: Config) -> None:
     """A thin network: many CPUs emulate bfloat16 slowly."""
     dims = (8, 16, 32, 32)
     cfg.model.backbone.arch = dict(depths=(1, 1, 4, 1), dims=dims, head_dim=16)
-    if cfg.model.get('neck'):
-        cfg.model.neck.update(in_channels=list(dims) if cfg.model.neck.type == 'FPN' else dims)
+    if 'in_channels' in cfg.model.get('neck', {}):
+        cfg.model.neck.in_channels = list(dims)
     for head in ('head', 'cls_head'):
         if head in cfg.model:
             cfg.model[head].in_channels = dims[-1]

@@ -65,7 +65,7 @@ def test_show(run):
         ('attention', 'hybrid32'),
         # One training with global attention.
         ('train', f'mim train mmseg {root}/seg/upernet_uniformer_s.py --launcher pytorch --gpus 8'),
-        ('published', 'mIoU 47, mIoU_ms 48.5'),
+        ('published', 'mIoU 47.0, mIoU_ms 48.5'),
         ('published', 'parameters 52M, FLOPs 955G at 512x2048'),
         ('ours', 'not run'),
         ('batch', '16 on 8 GPUs (2 on each)'),
@@ -123,6 +123,12 @@ def test_mistakes_are_one_line(run, tmp_path):
         (['cls/s', '--gpus', 3], 'must divide the 8 GPUs of the published training'),
         (['cls/s', '--gpus', 2], '--gpus 2 needs --output FILE'),
         (['cls/quickstart.py', '--gpus', 2], 'must divide the 1 GPUs'),
+        (['cls_tl/b_224', '--gpus', 2, '--output', tmp_path / 'x.py'], 'this config only tests'),
+        (
+            ['det/mask_rcnn_uniformer_b_deepspeed.py', '--gpus', 2, '--output', tmp_path / 'x.py'],
+            "strategy 'DeepSpeedStrategy' is set in the strategy itself",
+        ),
     ):
         status, text = run('config', *arguments)
         assert status == 2 and message in text and 'Traceback' not in text
+    assert not list(tmp_path.iterdir()), 'nothing half-written'

@@ -177,6 +177,16 @@ def test_the_hook_keeps_modules_in_float32_only_while_training() -> None:
         assert runner.model(x).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize('kind', ['ShardedOptimWrapper', 'ShardedBFloat16OptimWrapper'])
+def test_sharded_wrappers_clip_across_ranks_and_values_as_ever(kind: str) -> None:
+    cfg = dict(type=f'uniformer_mm.{kind}', optimizer=dict(type='SGD', lr=0.1))
+    by_norm = build_optim_wrapper(nn.Linear(2, 2), dict(cfg, clip_grad=dict(max_norm=1)))
+    assert by_norm.clip_func is clip_sharded_grad_norm
+    by_value = dict(cfg, clip_grad=dict(type='value', clip_value=1))
+    assert build_optim_wrapper(nn.Linear(2, 2), by_value).clip_func is nn.utils.clip_grad_value_
+    assert build_optim_wrapper(nn.Linear(2, 2), cfg).clip_grad_kwargs is None
+
+
 def test_clipping_in_one_process_is_torch_s() -> None:
     torch.manual_seed(0)
     ours = [

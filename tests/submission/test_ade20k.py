@@ -26,14 +26,14 @@ def stems(ade: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture
 def predictions(ade: Path, tmp_path: Path) -> Path:
-    """Label maps as mmseg saves them: the truth, a third of it replaced."""
+    """Label maps as mmseg saves them: the truth, a third of it replaced, some classes nowhere."""
     folder = tmp_path / 'predictions'
     folder.mkdir()
     rng = np.random.default_rng(0)
     for path in sorted((ade / 'annotations' / 'validation').iterdir()):
         labels = np.asarray(Image.open(path)).copy()
-        labels[(rng.random(labels.shape) < 0.3) | (labels == 0)] = rng.integers(1, 151)
-        labels[:20] = rng.integers(1, 151, labels[:20].shape)
+        labels[(rng.random(labels.shape) < 0.3) | (labels == 0)] = rng.integers(1, 121)
+        labels[:20] = rng.integers(1, 121, labels[:20].shape)
         Image.fromarray(labels).save(folder / path.name)
     return folder
 
@@ -131,6 +131,15 @@ def test_a_picture_bomb_is_not_decoded_without_a_list(tmp_path):
     assert findings.kinds['wrong file name'].count == 1
 
 
+def test_names_cannot_command_the_terminal(run, tmp_path):
+    path = tmp_path / 'x.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('\x1b[2J\n' + 'a' * 900 + '.png', b'')
+    status, text = run('submit', '--check', path)
+    assert status == 1 and '\x1b' not in text
+    assert '  \\x1b[2J\\naaa' in text and max(map(len, text.splitlines())) < 500
+
+
 def test_a_list_of_names(predictions, stems, tmp_path):
     names = tmp_path / 'list.txt'
     names.write_text('\n'.join(f'{stem}.jpg' for stem in stems))
@@ -172,6 +181,7 @@ def test_the_score_is_the_challenges(predictions, ade):
     assert metrics['mIoU'] == pytest.approx(iou * 100, rel=1e-12)
     assert metrics['score'] == pytest.approx((accuracy + iou) * 50, rel=1e-12)
     assert metrics['images'] == 3
+    assert 100 < metrics['classes'] < 150
     for path in predictions.iterdir():
         replace(path, lambda labels: labels - 1)
     assert score_ade20k(predictions, annotations, add_one=True)[0] == metrics

@@ -134,6 +134,7 @@ def test_a_broken_box_is_found_and_refused(change, title, message, entries, inst
         ('coco-keypoints', {'keypoints': [0.5] * 51}, 'bad keypoint', 'v is 0.5, expected'),
         ('coco-keypoints', {'keypoints': [None] * 51}, 'bad keypoint', 'value 0 is None'),
         ('coco-keypoints', {'keypoints': [9e3, 1, 1] * 17}, 'keypoints far outside', 'x from'),
+        ('coco-keypoints', {'keypoints': [1, -9e3, 1] * 17}, 'keypoints far outside', 'y from'),
         ('coco-keypoints', {'category_id': 2}, 'unknown category_id', r'2, expected 1 \(person\)'),
         ('coco-keypoints', {'bbox': [0, 0, 1, 1]}, 'box beside keypoints', 'leave bbox out'),
     ],

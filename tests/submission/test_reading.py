@@ -113,7 +113,7 @@ def test_huge_files_are_refused_before_they_are_read(tmp_path):
     with path.open('wb') as file:
         file.write(b'[')
         os.truncate(file.fileno(), reading.JSON_LIMIT + 1)
-    with pytest.raises(ValueError, match=r'has 1,073,741,825 bytes; more than 1,024 MiB is not re'):
+    with pytest.raises(ValueError, match=r'has 2,147,483,649 bytes; more than 2,048 MiB is not re'):
         check_file(path)
 
 

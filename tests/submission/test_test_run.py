@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from PIL import Image
 from uniformer_mm.evaluation import worker
 from uniformer_mm.evaluation.reproduce import tests_of as rows_tests
 from uniformer_mm.submission import test_run as runs
+from uniformer_mm.submission.label_maps import LabelMaps
 from uniformer_mm.submission.test_run import Request, submission_config
 
 from ..conftest import ROOT, shared_dir
@@ -134,15 +134,29 @@ def test_keypoints(run, small, persons, tmp_path):
     assert run('submit', '--check', target, '--ids', ids)[0] == 0
 
 
-def test_label_maps(run, small, ade, tmp_path):
+def test_label_maps(run, small, ade, tmp_path, monkeypatch):
     images = tmp_path / 'testing'
     images.mkdir()
     (tmp_path / 'data').mkdir()
     for number, path in enumerate(sorted((ade / 'images/validation').iterdir())[:2], 1):
-        shutil.copy(path, images / f'ADE_test_{number:08}.jpg')
+        Image.open(path).reduce(4).save(images / f'ADE_test_{number:08}.jpg')
     made = small('seg')
+    process, seen = LabelMaps.process, []
+
+    def interrupted(self, data_batch, data_samples):
+        if len(seen) == 1:
+            seen.append('interruption')
+            raise KeyboardInterrupt
+        seen.append(Path(data_samples[0]['img_path']).stem)
+        process(self, data_batch, data_samples)
+
+    monkeypatch.setattr(LabelMaps, 'process', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit(run, 'ade20k', made, tmp_path, '--ids', images)
+    assert not list((tmp_path / 'out').iterdir())
     status, text = submit(run, 'ade20k', made, tmp_path, '--ids', images)
     assert status == 0, text
+    assert seen == ['ADE_test_00000001', 'interruption', 'ADE_test_00000002']
     status, text = run(
         'submit', '--check', tmp_path / 'out/ade20k_Small_results.zip', '--ids', images
     )

@@ -318,13 +318,13 @@ def test_a_label_or_video_twice_and_other_videos(logits, tmp_path):
 
 
 def labelled(tmp_path: Path, order: str | None) -> tuple[np.ndarray, np.ndarray, Path]:
-    """Scores whose truth is known: 24 videos right at once, 10 among five, 6 wrong."""
+    """Scores whose truth is known: 24 videos on place one, 10 on place five, 6 on place six."""
     rng = np.random.default_rng(1)
     scores = rng.random((VIDEOS, 400)) * 0.5
     truth = rng.permutation(400)[:VIDEOS]
     for index, label in enumerate(truth):
         others = [c for c in rng.permutation(400)[:9] if c != label][:8]
-        rank = 0 if index < 24 else 3 if index < 34 else 7
+        rank = 0 if index < 24 else 4 if index < 34 else 5
         for place, c in enumerate([*others[:rank], label, *others[rank:]][:8]):
             scores[index, c] = 1 - place / 100
     names = class_names(OFFICIAL)
@@ -451,8 +451,8 @@ def test_ssv2_score(ssv2_scores, tmp_path):
     ]
     labels = write_json(tmp_path / 'labels.json', {name: str(n) for n, name in enumerate(names)})
     ranks = np.argsort(-ssv2_scores.scores, axis=1)
-    # Ten right at once, twenty on the fourth place, ten wrong.
-    truth = [ranks[n, 0 if n < 10 else 3 if n < 30 else 100] for n in range(VIDEOS)]
+    # Ten on place one, twenty on place five, ten on place six.
+    truth = [ranks[n, 0 if n < 10 else 4 if n < 30 else 5] for n in range(VIDEOS)]
     answers = tmp_path / 'test-answers.csv'
     answers.write_text(
         '\n'.join(f'{i};{names[c]}' for i, c in zip(ssv2_scores.ids, truth, strict=True))

@@ -70,6 +70,15 @@ def test_an_interruption_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_the_old_file_is_exchanged_not_rewritten(tmp_path):
+    """Who reads the old file while the new one is written reads the old one to its end."""
+    path, other_name = tmp_path / 'a.txt', tmp_path / 'b.txt'
+    path.write_text('old')
+    os.link(path, other_name)
+    write_text(path, 'new')
+    assert (path.read_text(), other_name.read_text()) == ('new', 'old')
+
+
 def test_members_are_plain_files(tmp_path):
     write_zip(tmp_path / 'a.zip', [('x.json', b'[]')], compress=True)
     with zipfile.ZipFile(tmp_path / 'a.zip') as archive:

@@ -48,6 +48,13 @@ def gesture_as_kinetics(tmp_path) -> Path:
 
 
 @pytest.fixture
+def gesture_as_kinetics600(tmp_path) -> Path:
+    """Four real clips as Kinetics-600 under the data root."""
+    root = tmp_path / 'data' / 'kinetics600'
+    return gestures(root, 'videos_{}', 'kinetics600_{}_list_videos.txt')
+
+
+@pytest.fixture
 def gesture_as_ucf101(tmp_path) -> Path:
     """Four real clips as split 1 of UCF101 under the data root."""
     root = tmp_path / 'data' / 'ucf101'

@@ -27,7 +27,7 @@ def points(start, n, r, total):
 
 
 @pytest.mark.parametrize('views', [1, 4, 5])
-@pytest.mark.parametrize(('n', 'r'), [(16, 4), (8, 8), (32, 4)])
+@pytest.mark.parametrize(('n', 'r'), [(16, 4), (8, 8), (16, 8), (32, 4)])
 def test_dense_views_start_at_whole_shares_of_the_slack(n, r, views):
     transform = LinspaceSampleFrames(n, r, num_clips=views, test_mode=True)
     for total in LENGTHS:

@@ -14,7 +14,6 @@ from torch import nn
 
 from uniformer_mm import UniFormer2d, UniFormer3d
 from uniformer_mm.weights import CheckpointError, load_weights
-from uniformer_mm.weights.guard import install
 
 from .helpers import TINY, classifier_state, equal, save
 
@@ -30,10 +29,7 @@ class Detector(nn.Module):
 
 @pytest.fixture
 def detector() -> Detector:
-    backbone = UniFormer2d(TINY)
-    if not backbone._load_state_dict_pre_hooks:
-        install(backbone)
-    return Detector(backbone)
+    return Detector(UniFormer2d(TINY))
 
 
 def test_container_that_mmengine_does_not_unwrap(detector, tmp_path):
@@ -53,16 +49,12 @@ def test_mmengines_own_initialiser(tmp_path):
     path = save(tmp_path / 'w.pth', {'model': classifier_state()})
     init = {'type': 'Pretrained', 'checkpoint': str(path)}
     backbone = UniFormer2d(TINY, init_cfg=init)
-    if not backbone._load_state_dict_pre_hooks:
-        install(backbone)
     with pytest.raises(CheckpointError, match='would stay random'):
         backbone.init_weights()
 
 
 def test_images_into_clips(tmp_path):
     model = Detector(UniFormer3d(TINY))
-    if not model.backbone._load_state_dict_pre_hooks:
-        install(model.backbone)
     state = {f'backbone.{k}': v for k, v in classifier_state().items()}
     with pytest.raises(
         CheckpointError, match=r'has shape \(64, 3, 4, 4\)|has shape \(32, 3, 4, 4\)'
@@ -91,8 +83,6 @@ def test_trained_files_state_their_head_dim(detector, tmp_path):
     with pytest.raises(CheckpointError, match=r'trained with 32 .*recorded in the file.* has 16'):
         load_weights(UniFormer2d(other), path)
     wrong = Detector(UniFormer2d(other))
-    if not wrong.backbone._load_state_dict_pre_hooks:
-        install(wrong.backbone)
     with pytest.raises(CheckpointError, match='trained with 32, the model has 16'):
         load_checkpoint(wrong, str(path))
 

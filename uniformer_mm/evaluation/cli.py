@@ -23,9 +23,9 @@ from .protocol import ATTENTIONS, DATA_VARIABLE, Choices
 from .record import Record, read_records
 from .reproduce import DEFAULT_WORK_DIR, Test, reproduce, tests_of
 from .tables import print_results
-from .words import data_words, fusion_words, verdict_words
+from .words import data_words, fusion_words, protocol_sentence, verdict_words
 
-_OUTSIDE = 1
+_OUTSIDE, _INTERRUPTED = 1, 130
 
 
 def add_reproduce_parser(subparsers: _SubParsersAction) -> ArgumentParser:
@@ -128,11 +128,11 @@ def _reproduce(args: Namespace) -> int:
     for test in tests_of(args.row, args.attention):
         try:
             folder, record = _with_bar(test, choices, args)
-        except TestFailedError as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f'[red]{escape(str(error))}[/]'
-            )
-            return 2
+        except (TestFailedError, KeyboardInterrupt) as error:
+            words = str(error) or 'interrupted; the same command goes on where it stopped.'
+            console = Console(stderr=True, highlight=False, soft_wrap=True)
+            console.print(f'[red]{escape(words)}[/]')
+            return 2 if isinstance(error, TestFailedError) else _INTERRUPTED
         print_record(_console(), record, folder)
         records.append(record)
     verdicts = [record.agrees for record in records]
@@ -156,10 +156,9 @@ def _with_bar(test: Test, choices: Choices, args: Namespace) -> tuple[Path, Reco
 
 def print_record(console: Console, record: Record, folder: Path) -> None:
     """Measured beside published, and what the numbers rest on."""
-    words = ', '.join(f'{key} {value}' for key, value in record.protocol.items())
     table = Table(
         'metric', 'published', 'measured', 'difference', '95 % interval',
-        title=f'{record.row} ({words or "official test"})', title_justify='left', box=None,
+        title=f'{record.row} ({protocol_sentence(record)})', title_justify='left', box=None,
     )  # fmt: skip
     for name, value in record.metrics.items():
         published = record.published.get(name)

@@ -63,9 +63,10 @@ def _stream(command: list[str], folder: Path, gpus: int, advance: Advance) -> di
                 progress = read_progress(line)
                 if progress is not None:
                     ranks[progress['shard']] = progress
+                    already = sum(entry['already'] for entry in ranks.values())
                     done = sum(entry['done'] for entry in ranks.values())
                     total = sum(entry['total'] for entry in ranks.values())
-                    advance(progress['already'] + done, progress['already'] + total)
+                    advance(already + done, already + total)
                 elif line.startswith(RESULT):
                     result = json.loads(line[len(RESULT) :])
                 elif line.startswith(ERROR):

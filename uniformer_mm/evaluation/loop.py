@@ -81,9 +81,10 @@ class ResumableTestLoop(BaseLoop):
         identity = {**(identity or {}), 'list_sha256': self.facts['list_sha256']}
         identity |= {'limit': str(limit), 'seed': str(seed)}
         self.store = PredictionStore(folder, identity, rank=shard)
-        finished = self.store.finished()
-        self.remaining = [s for s in there if s.position not in finished][shard::shards]
-        self.already = len(there) - len([s for s in there if s.position not in finished])
+        # Shares are fixed before what is finished is left out: processes start at different times.
+        mine, finished = there[shard::shards], self.store.finished()
+        self.remaining = [sample for sample in mine if sample.position not in finished]
+        self.already = len(mine) - len(self.remaining)
         loader = {**dataloader, 'dataset': dataset, 'drop_last': False}
         loader['sampler'] = [sample.position for sample in self.remaining]
         super().__init__(runner, loader)

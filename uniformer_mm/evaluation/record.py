@@ -99,10 +99,15 @@ class Record:
         return TOLERANCES[self.task]
 
     @property
+    def whole(self) -> bool:
+        """Whether the whole list was tested, a few lost files aside."""
+        missing = self.missing / max(1, self.missing + self.files)
+        return self.limit is None and missing <= MAX_MISSING_SHARE
+
+    @property
     def comparable(self) -> bool:
         """Whether this is the published test on the published list, as far as it can be told."""
-        missing = self.missing / max(1, self.missing + self.files)
-        return bool(self.published) and self.limit is None and missing <= MAX_MISSING_SHARE
+        return bool(self.published) and self.whole
 
     @property
     def agrees(self) -> bool | None:

@@ -318,7 +318,7 @@ def _annotate(record: Record, config: Config, folder: Path, order: str | None) -
     if record.task == 'video' and (note := suspect_order(folder, record, order)):
         notes.append(note)
     intervals, method = {}, ''
-    if record.limit is not None or not record.comparable:
+    if not record.whole:
         intervals, method = subset_intervals(folder, record, config)
     return replace(record, notes=notes, intervals=intervals, interval_method=method)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..recipes import Recipe, recipes
 from .record import Record
+from .words import protocol_sentence
 
 _TITLES = {
     'imagenet1k': 'ImageNet-1K',
@@ -77,8 +78,9 @@ def print_results(
             table.add_column(heading, overflow='fold')
         for folder, record in others:
             metrics = ', '.join(f'{name} {value:.2f}' for name, value in record.metrics.items())
-            words = ', '.join(f'{key} {value}' for key, value in record.protocol.items())
-            table.add_row(record.row, words, metrics, f'{record.files:,}', str(folder))
+            table.add_row(
+                record.row, protocol_sentence(record), metrics, f'{record.files:,}', str(folder)
+            )
         console.print(table)
 
 

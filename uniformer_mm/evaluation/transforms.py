@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short-side resize, crops and layout of a video's views in one pass over the frames."""
+"""Resizing, cropping and laying out a video's views in one pass over its frames."""
 
 from __future__ import annotations
 

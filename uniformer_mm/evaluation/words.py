@@ -13,10 +13,10 @@ def verdict_words(record: Record) -> str:
         verdict = 'within' if record.agrees else 'OUTSIDE'
         return f'{headline} {verdict} {record.tolerance:g} points of the published result'
     if not record.published:
-        return 'none: no published number was measured so'
+        return 'no verdict: no published number was measured this way'
     if record.limit is not None:
-        return 'none: a random subset; see the interval'
-    return 'none: too many listed files are missing; see the interval'
+        return 'no verdict on a random subset; see the interval'
+    return 'no verdict: too many listed files are missing; see the interval'
 
 
 def data_words(record: Record) -> str:
@@ -35,3 +35,11 @@ def fusion_words(record: Record) -> str:
             gain = record.metrics[name] - record.metrics['top1']
             return f'the mean of {words} instead would change top-1 by {gain:+.2f}'
     return ''
+
+
+def protocol_sentence(record: Record) -> str:
+    """How the test differs from the official one, if it does."""
+    words = [f'{key} {value}' for key, value in record.protocol.items()]
+    if record.limit is not None:
+        words.append(f'random subset of {record.limit:,} files, seed {record.seed}')
+    return ', '.join(words) or 'official test'

@@ -152,6 +152,10 @@ class UniFormer(BaseModule):
             self.norm = BATCH_NORM[self.rank](self.arch.dims[-1])
         self.apply(init_block)
         self._freeze()
+        # Imported here because the loader imports this module.
+        from ..weights.guard import install
+
+        install(self)
 
     def _check_out_indices(self, out_indices: int | Sequence[int] | None) -> tuple[int, ...]:
         if out_indices is None:

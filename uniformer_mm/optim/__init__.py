@@ -3,12 +3,18 @@
 
 from .bfloat16 import BFloat16OptimWrapper
 from .layer_decay import LayerDecayConstructor
-from .sharding import ShardedAmpOptimWrapper, ShardedOptimWrapper, wrap_blocks
+from .sharding import (
+    ShardedAmpOptimWrapper,
+    ShardedBFloat16OptimWrapper,
+    ShardedOptimWrapper,
+    wrap_blocks,
+)
 
 __all__ = [
     'BFloat16OptimWrapper',
     'LayerDecayConstructor',
     'ShardedAmpOptimWrapper',
+    'ShardedBFloat16OptimWrapper',
     'ShardedOptimWrapper',
     'wrap_blocks',
 ]

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from ..registry import OPTIM_WRAPPERS, register
 
 # Names that wrappers put between a module and its parent.
-WRAPPED = ('module.', '_fsdp_wrapped_module.')
+WRAPPERS = ('module', '_fsdp_wrapped_module')
 
 
 @register(OPTIM_WRAPPERS)
@@ -73,11 +73,10 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: There is none.
     """
-    modules = {}
-    for found, module in model.named_modules():
-        for wrapped in WRAPPED:
-            found = f'{found}.'.replace(wrapped, '').removesuffix('.')
-        modules[found] = module
+    modules = {
+        '.'.join(part for part in found.split('.') if part not in WRAPPERS): module
+        for found, module in model.named_modules()
+    }
     if name not in modules:
         parent = name.rpartition('.')[0]
         near = sorted(n for n in modules if n and n.rpartition('.')[0] == parent)
@@ -91,13 +90,17 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
 @contextmanager
 def computing_in_float32(modules: list[nn.Module], device: str) -> Iterator[None]:
     """Replace the modules' ``forward``, which heads call directly too, for the time being."""
+    before = [vars(module).get('forward') for module in modules]
     for module in modules:
         module.forward = partial(_in_float32, module.forward, device)
     try:
         yield
     finally:
-        for module in modules:
-            del module.forward
+        for module, forward in zip(modules, before, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _in_float32(forward: Callable, device: str, *args, **kwargs):

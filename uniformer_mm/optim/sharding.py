@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from ..registry import FUNCTIONS, OPTIM_WRAPPERS, register
+from .bfloat16 import BFloat16OptimWrapper
 
 BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
 
@@ -44,8 +45,9 @@ def clip_sharded_grad_norm(
 ) -> Tensor:
     """Scale gradients in place so that their norm over all ranks is at most ``max_norm``.
 
-    ``torch.nn.utils.clip_grad_norm_`` for parameters of which each rank holds another part. Every
-    rank must call it.
+    ``torch.nn.utils.clip_grad_norm_`` for parameters of which each rank holds another part, as
+    under FSDP's FULL_SHARD and SHARD_GRAD_OP (HYBRID_SHARD holds each part once a node, and would
+    count it as often). Every rank must call it.
 
     Args:
         params: Parameters with gradients, the ranks' parts.
@@ -91,3 +93,8 @@ class ShardedAmpOptimWrapper(_ClipsAcrossRanks, AmpOptimWrapper):
 
     def __init__(self, *, use_fsdp: bool = True, **kwargs) -> None:
         super().__init__(use_fsdp=use_fsdp, **kwargs)
+
+
+@register(OPTIM_WRAPPERS)
+class ShardedBFloat16OptimWrapper(_ClipsAcrossRanks, BFloat16OptimWrapper):
+    """Our ``BFloat16OptimWrapper`` for FSDP: ``clip_grad`` by the norm over all ranks."""

@@ -16,7 +16,6 @@ those rates come less than one update early.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def accumulate(cfg: Config, times: int) -> dict[str, Any]:
     """
     if 'train_dataloader' not in cfg or 'optim_wrapper' not in cfg:
         raise ValueError('this config only tests: it has no training whose batch could be kept.')
-    if 'strategy' in cfg:
+    if 'strategy' in cfg and 'FSDP' not in cfg.strategy.type:
         raise ValueError(
             f'gradient accumulation of strategy {cfg.strategy.type!r} is set in the strategy '
             'itself, not by this command.'
@@ -74,8 +73,8 @@ def accumulate(cfg: Config, times: int) -> dict[str, Any]:
     if any(new != dict(old) for new, old in zip(stretched, listed, strict=True)):
         changes['param_scheduler'] = stretched
     if 'max_iters' in cfg.train_cfg:
-        counts = {name: cfg.train_cfg[name] for name in ('max_iters', 'val_interval')}
-        changes['train_cfg'] = {name: _Times(value, times) for name, value in counts.items()}
+        counts = [name for name in ('max_iters', 'val_interval') if name in cfg.train_cfg]
+        changes['train_cfg'] = {name: _Times(cfg.train_cfg[name], times) for name in counts}
     checkpoint = cfg.default_hooks.get('checkpoint', {})
     if not checkpoint.get('by_epoch', True):
         interval = _Times(checkpoint.interval, times)
@@ -118,12 +117,12 @@ def write_leaf(
     if changes:
         lines += ['', f'# {times} iterations make one update; what counts them is multiplied.']
     lines += [f'{name} = {_source(value)}' for name, value in changes.items()]
-    with tempfile.NamedTemporaryFile(
-        'w', dir=target.parent, suffix='.py', delete=False, encoding='utf-8'
-    ) as file:
-        file.write('\n'.join(lines) + '\n')
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, target)
+    temporary = target.with_name(f'.{target.name}.part')
+    try:
+        temporary.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _stretch_scheduler(scheduler: dict[str, Any], times: int) -> dict[str, Any]:

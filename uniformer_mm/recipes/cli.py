@@ -12,9 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..models.arch import ARCHS
+from ..weights.cli import print_facts
 from .accumulation import write_leaf
 from .catalogue import find_recipe, recipes
-from .recipe import REMARK_KINDS, TOOLBOXES, Recipe
+from .recipe import REMARK_KINDS, TOOLBOXES, Recipe, percent
 from .shipped import config_path, config_root, leaf_configs
 
 _TABLE_WIDTH = 200
@@ -76,7 +77,9 @@ def commands(recipe: Recipe, root: str | Path) -> dict[str, str]:
             launcher = f'slurm --partition NAME --gpus {recipe.gpus} --gpus-per-node 8'
         lines['train'] = f'mim train {recipe.toolbox} {config} --launcher {launcher}'
     checkpoint = recipe.weights or 'CHECKPOINT'
-    lines['test'] = f'mim test {recipe.toolbox} {root}/{recipe.config} --checkpoint {checkpoint}'
+    names = ['test', *(f'test, {Path(c).stem.rpartition("_")[2]}' for c in recipe.other_configs)]
+    for name, config in zip(names, recipe.configs, strict=True):
+        lines[name] = f'mim test {recipe.toolbox} {root}/{config} --checkpoint {checkpoint}'
     if 'mIoU_ms' in recipe.metrics:
         lines['test, multi-scale'] = f'{lines["test"]} --tta'
     if recipe.weights:
@@ -84,9 +87,9 @@ def commands(recipe: Recipe, root: str | Path) -> dict[str, str]:
     return lines
 
 
-def metric_words(recipe: Recipe) -> str:
-    """Published metrics, in words."""
-    return ', '.join(f'{name} {value:g}' for name, value in recipe.metrics.items())
+def metric_words(metrics: dict[str, float]) -> str:
+    """Metrics in words."""
+    return ', '.join(f'{name} {percent(value)}' for name, value in metrics.items())
 
 
 def _list_recipes(args: Namespace) -> int:
@@ -99,7 +102,9 @@ def _list_recipes(args: Namespace) -> int:
     for recipe in found:
         config = recipe.config or 'not built yet'
         flops = recipe.flops + (' (wrong)' if recipe.flops_are_wrong else '')
-        table.add_row(recipe.id, config, recipe.arch, metric_words(recipe), recipe.params, flops)
+        table.add_row(
+            recipe.id, config, recipe.arch, metric_words(recipe.metrics), recipe.params, flops
+        )
     # Ids are there to be copied: rather wider than the terminal than shortened.
     console = Console(highlight=False, width=_TABLE_WIDTH)
     console.print(table)
@@ -119,7 +124,7 @@ def _show_recipe(args: Namespace) -> int:
     if recipe.config:
         facts += commands(recipe, config_root()).items()
     facts += [
-        ('published', metric_words(recipe)),
+        ('published', metric_words(recipe.metrics)),
         ('ours', 'not run'),
         ('tested', recipe.protocol.words),
         *_cost(recipe),
@@ -133,14 +138,11 @@ def _show_recipe(args: Namespace) -> int:
     if not recipe.row.released:
         facts.append(('weights', 'never released'))
     for other in recipe.also_published:
-        values = ', '.join(f'{name} {value:g}' for name, value in other.metrics.items())
-        facts.append(('elsewhere', f'{values} ({other.source}: {other.test})'))
+        words = metric_words(other.metrics)
+        facts.append(('elsewhere', f'{words} ({other.source}: {other.test})'))
     for remark in recipe.remarks:
         facts.append(('remark', f'{REMARK_KINDS[remark.kind]}: {remark.text}'))
-    width = max(len(name) for name, _ in facts)
-    console = Console(highlight=False, soft_wrap=True)
-    for name, value in facts:
-        console.print(f'[bold]{name.ljust(width)}[/]  {escape(value)}')
+    print_facts(facts)
     return 0
 
 

@@ -157,6 +157,11 @@ class Recipe:
         return (self.config, *self.other_configs) if self.config else ()
 
 
+def percent(value: float) -> str:
+    """A metric with the digits that it was published with: one, or two."""
+    return f'{value:.2f}'.removesuffix('0')
+
+
 def task_of(row_id: str) -> str:
     """Task of a row id."""
     family = row_id.partition('/')[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 KEPT = 5
 # A value of an untrusted file in a message: enough to recognise it, never a screenful.
 _SHOWN = 80
+_LINE = 400
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Findings:
         kind = self.kinds.setdefault(title, Kind(title))
         kind.count += 1
         if len(kind.examples) < KEPT:
-            kind.examples.append(f'{where}: {what}' if where else what)
+            kind.examples.append(_printable(f'{where}: {what}' if where else what))
 
     def note(self, text: str) -> None:
         """Keep a fact that the user should know and that is no fault."""
@@ -87,6 +88,12 @@ class Findings:
                 f'{kind.title} ({kind.count:,}): {kind.examples[0]}' for kind in self.kinds.values()
             ]
             raise ValueError(f'{self.file}: {"; ".join(parts)}. {advice}')
+
+
+def _printable(text: str) -> str:
+    """Text of one line: names in a stranger's file may hold what terminals take for commands."""
+    text = text if len(text) <= _LINE else f'{text[:_LINE]}...'
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from PIL import Image
 
@@ -32,8 +31,7 @@ class LabelMaps(BaseMetric):
     def __init__(self, output_dir: str, prefix: str | None = None) -> None:
         super().__init__(prefix=prefix)
         self.output_dir = Path(output_dir)
-        if is_main_process():
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Write the label maps of a batch.

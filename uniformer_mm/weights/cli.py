@@ -161,18 +161,18 @@ def _show_row(args: Namespace) -> int:
     if row.family.drive_folder:
         folder = f'https://drive.google.com/drive/folders/{row.family.drive_folder}'
         facts.append(('folder', f'{folder} (Baidu code {row.family.baidu_code})'))
-    _print_facts(facts)
+    print_facts(facts)
     return 0
 
 
 def _fetch_row(args: Namespace) -> int:
     located = locate(f'{SCHEME}{args.row.removeprefix(SCHEME)}')
-    _print_facts([('file', str(located.path)), *located.digests.items()])
+    print_facts([('file', str(located.path)), *located.digests.items()])
     return 0
 
 
 def _inspect(args: Namespace) -> int:
-    _print_facts(inspect_file(args.checkpoint, prefix=args.prefix, ema=args.ema))
+    print_facts(inspect_file(args.checkpoint, prefix=args.prefix, ema=args.ema))
     return 0
 
 
@@ -191,7 +191,7 @@ def _convert(args: Namespace) -> int:
     facts = [('written', str(path)), *((name, str(value)) for name, value in record.items())]
     if args.to in LAYOUTS and LAYOUTS[args.to].differs:
         facts.append((f'{args.to} differs', LAYOUTS[args.to].differs))
-    _print_facts(facts)
+    print_facts(facts)
     return 0
 
 
@@ -214,7 +214,7 @@ def _verify(args: Namespace) -> int:
     agrees = any(result.agrees for result in measured)
     verdict = 'reached' if agrees else 'not reached'
     facts.append(('verdict', verdict if comparable else 'not the whole validation set'))
-    _print_facts(facts)
+    print_facts(facts)
     return 0 if agrees or not comparable else 1
 
 
@@ -228,7 +228,8 @@ def _metric_words(row: Row) -> str:
     return ', '.join(f'{name} {value:g}' for name, value in row.metrics.items())
 
 
-def _print_facts(facts: list[tuple[str, str]]) -> None:
+def print_facts(facts: list[tuple[str, str]]) -> None:
+    """Names and values, one a line."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         _console().print(f'[bold]{name.ljust(width)}[/]  {escape(value)}')

@@ -24,8 +24,12 @@ def install(module: nn.Module) -> None:
     Args:
         module: A network with the attribute ``arch``.
     """
-    module.register_state_dict_post_hook(_note_head_dim)
-    module.register_load_state_dict_pre_hook(_check_state)
+    if hasattr(module, 'register_load_state_dict_pre_hook'):  # torch 2.5
+        module.register_state_dict_post_hook(_note_head_dim)
+        module.register_load_state_dict_pre_hook(_check_state)
+    else:
+        module._register_state_dict_hook(_note_head_dim)
+        module._register_load_state_dict_pre_hook(_check_state, with_module=True)
 
 
 def _note_head_dim(
@@ -49,8 +53,11 @@ def _check_state(
     Raises:
         CheckpointError: What was found and what to do.
     """
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    if any(map(_is_sharded, tensors, tensors.values())):
+        return
     where = f'under {prefix!r}' if prefix else 'at the top level'
-    expected = {prefix + key: value.shape for key, value in module.state_dict().items()}
+    expected = {prefix + key: tensor.shape for key, tensor in tensors.items()}
     found = [key for key in state_dict if key in expected]
     if not found:
         raise CheckpointError(
@@ -71,3 +78,11 @@ def _check_state(
             f'head_dim does not agree: the checkpoint was trained with {noted}, the model has '
             f'{module.arch.head_dim}; no shape shows it and the results would be wrong.'
         )
+
+
+def _is_sharded(name: str, tensor: Tensor) -> bool:
+    """Whether FSDP or DeepSpeed ZeRO-3 keeps this parameter in parts, under another name or shape.
+
+    They load shards by their own rules, and whole checkpoints before they shard.
+    """
+    return '_flat_param' in name or hasattr(tensor, 'ds_id')

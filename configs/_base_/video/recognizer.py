@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """UniFormer, average pooling and one linear layer; soft cross entropy with smoothing 0.1.
 
-Leaf configs set the arch; data sets set ``cls_head.num_classes`` and the blending of
-``data_preprocessor``, which is ``mixing`` with their number of classes.
+Leaf configs set the arch; data sets set ``cls_head.num_classes`` and the ``augments`` of the
+blending, which are ``mixing`` with their number of classes.
 """
 
 model = dict(
@@ -13,6 +13,8 @@ model = dict(
         mean=[0.45 * 255] * 3,
         std=[0.225 * 255] * 3,
         format_shape='NCTHW',
+        # Each batch of a GPU is mixed, half of them by CutMix.
+        blending=dict(type='RandomBatchAugment'),
     ),
     backbone=dict(type='uniformer_mm.UniFormer3d'),
     cls_head=dict(
@@ -29,7 +31,6 @@ model = dict(
     ),
 )
 
-# Each batch of a GPU is mixed, half of them by CutMix.
 mixing = [
     dict(type='uniformer_mm.MirrorMixup', alpha=0.8),
     dict(type='uniformer_mm.MirrorCutmix', alpha=1.0),

@@ -13,10 +13,7 @@ num_classes = 174
 
 model = dict(
     data_preprocessor=dict(
-        blending=dict(
-            type='RandomBatchAugment',
-            augments=[dict(mix, num_classes=num_classes) for mix in _base_.mixing],
-        )
+        blending=dict(augments=[dict(mix, num_classes=num_classes) for mix in _base_.mixing])
     ),
     cls_head=dict(num_classes=num_classes),
 )

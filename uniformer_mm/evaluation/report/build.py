@@ -13,7 +13,7 @@ from ...labels import CLASS_ORDERS, class_names
 from ..analysis import coco_evaluations
 from ..record import Record, read_record
 from ..store import PredictionStore
-from ..words import data_words, fusion_words, verdict_words
+from ..words import data_words, fusion_words, protocol_sentence, verdict_words
 from ..worker import CONFIG
 from . import classify, coco, page, plots, segment
 
@@ -58,12 +58,12 @@ def render(record: Record, folder: Path) -> str:
         parts = segment.sections(record, stored, config)
     else:
         parts = coco.sections(record, stored, coco_evaluations(folder, record, config))
-    words = ', '.join(f'{key} {value}' for key, value in record.protocol.items())
-    title = f'{record.row}: {words or "official test"}'
+    words = protocol_sentence(record)
+    title = f'{record.row}: {words}'
     return page.document(
         title,
         page.Html(f'<h1>{page.text(record.row)}</h1>'),
-        page.Html(f'<p class="lead">{page.text(words or "official test")} — '
+        page.Html(f'<p class="lead">{page.text(words)} — '
                   f'{page.text(record.config)}</p>'),
         page.verdict(verdict_words(record), record.agrees),
         page.section('Results', _metrics(record)),
@@ -80,18 +80,19 @@ def _fixed_names(config: Config) -> list[str]:
 
 
 def _metrics(record: Record) -> page.Html:
+    headings = ['metric', 'measured']
+    headings += ['published', 'difference'] if record.published else []
+    headings += ['95 % interval'] if record.intervals else []
     rows = []
     for name, value in record.metrics.items():
-        published = record.published.get(name)
-        interval = record.intervals.get(name)
-        rows.append((
-            name,
-            '' if published is None else f'{published:g}',
-            f'{value:.2f}',
-            '' if published is None else f'{value - published:+.2f}',
-            '{:.2f} to {:.2f}'.format(*interval) if interval else '',
-        ))  # fmt: skip
-    shown = page.table(('metric', 'published', 'measured', 'difference', '95 % interval'), rows)
+        published, interval = record.published.get(name), record.intervals.get(name)
+        cells = {'metric': name, 'measured': f'{value:.2f}'}
+        if published is not None:
+            cells |= {'published': f'{published:g}', 'difference': f'{value - published:+.2f}'}
+        if interval:
+            cells['95 % interval'] = '{:.2f} to {:.2f}'.format(*interval)
+        rows.append([cells.get(heading, '') for heading in headings])
+    shown = page.table(headings, rows)
     notes = [*record.notes, fusion_words(record)]
     if record.intervals:
         notes.append(f'Intervals: {record.interval_method}.')

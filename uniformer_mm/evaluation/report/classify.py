@@ -114,10 +114,8 @@ def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
             f'The {SHOWN_CLASSES} of {len(names)} classes with the most mistakes; shares are of '
             'all samples of the true class.'
         )
-    present = np.sort(present)
-    shown = confusion_KK[np.ix_(present, present)]
     figure = page.image(
-        plots.confusion_heatmap(shown, [names[i] for i in present]), words, kind='png'
+        plots.confusion_heatmap(confusion_KK, names, np.sort(present)), words, kind='png'
     )
     pairs = [
         (names[t], names[g], wrong[t, g], f'{100 * wrong[t, g] / confusion_KK[t].sum():.0f} %')

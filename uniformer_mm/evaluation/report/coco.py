@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from .classify import SHOWN_ROWS
 SHOWN_IMAGES = 6
 SHOWN_SCORE = 0.3
 _JOINT_SCORE = 0.2
+_WIDTH = 540
 _TITLES = {'bbox_mAP': 'Boxes', 'segm_mAP': 'Masks', 'AP': 'Keypoints'}
 
 
@@ -41,10 +44,10 @@ def sections(
     paths = _image_paths(stored)
     scores = image_scores(evaluation)
     ranked = sorted((score, image) for image, score in scores.items() if image in paths)
+    shown = min(SHOWN_IMAGES, -(-len(ranked) // 2))
     for title, chosen in (('Worst', ranked), ('Best', ranked[::-1])):
         figures = [
-            _picture(evaluation, image, score, paths[image])
-            for score, image in chosen[:SHOWN_IMAGES]
+            _picture(evaluation, image, score, paths[image]) for score, image in chosen[:shown]
         ]
         words = page.note(
             f'Truth left, prediction right (scores above {SHOWN_SCORE}); F1 at IoU or OKS 0.5 of '
@@ -55,7 +58,8 @@ def sections(
 
 
 def _curves(name: str, evaluation: Any) -> page.Html:
-    evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
     precision = evaluation.eval['precision'][:, :, :, 0, -1]
     curves = {}
     for threshold in (0.5, 0.75, 0.9):
@@ -77,13 +81,11 @@ def _curves(name: str, evaluation: Any) -> page.Html:
             rows.append((title, truths, *(f'{value:.1f}' for value in values)))
     rows.sort(key=lambda row: (-float(row[2]), row[0]))
     headings = ('category', 'annotated', 'AP', 'AP50', 'AP75')
-    tables = [page.table(headings, rows[:SHOWN_ROWS])]
-    if len(rows) > 2 * SHOWN_ROWS:
-        tables.append(page.table(headings, rows[-SHOWN_ROWS:]))
-    elif len(rows) > SHOWN_ROWS:
-        tables.append(page.table(headings, rows[SHOWN_ROWS:]))
+    height = max(SHOWN_ROWS, -(-len(rows) // 3))
+    tables = [page.table(headings, rows[i : i + height]) for i in range(0, len(rows), height)]
     ap = ResampledAP(evaluation).value()
-    return page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'), *tables)
+    drawn = page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'))
+    return page.Html(drawn + page.columns(*tables))
 
 
 def image_scores(evaluation: Any) -> dict[int, float]:
@@ -120,29 +122,44 @@ def _image_paths(stored: Sequence[Stored]) -> dict[int, Path]:
 
 
 def _picture(evaluation: Any, image: int, score: float, path: Path) -> page.Html:
-    photo = pictures.load(path)
+    photo, scale = pictures.shrunk(pictures.load(path), _WIDTH)
     truth_api, guess_api = evaluation.cocoGt, evaluation.cocoDt
     truths = truth_api.loadAnns(truth_api.getAnnIds([image]))
-    guesses = [g for g in guess_api.loadAnns(guess_api.getAnnIds([image]))
-               if g['score'] > SHOWN_SCORE]  # fmt: skip
+    guesses = [
+        guess
+        for guess in guess_api.loadAnns(guess_api.getAnnIds([image]))
+        if guess['score'] > SHOWN_SCORE
+    ]
     if evaluation.params.iouType == 'keypoints':
         bones = truth_api.loadCats(truth_api.getCatIds())[0].get('skeleton', [])
-        left = pictures.draw_joints(
-            photo, [t['keypoints'] for t in truths], bones, pictures.TRUTH, 0
-        )
-        right = pictures.draw_joints(
-            photo, [g['keypoints'] for g in guesses], bones, pictures.GUESS, _JOINT_SCORE
-        )
+        drawn = [
+            pictures.draw_joints(
+                photo, [scale * _joints(person) for person in people], bones, colour, threshold
+            )
+            for people, colour, threshold in (
+                (truths, pictures.TRUTH, 0),
+                (guesses, pictures.GUESS, _JOINT_SCORE),
+            )
+        ]
     else:
         names = {c['id']: c['name'] for c in truth_api.loadCats(truth_api.getCatIds())}
-        left = pictures.draw_boxes(
-            photo, [(t['bbox'], names[t['category_id']]) for t in truths], pictures.TRUTH
-        )
-        right = pictures.draw_boxes(
-            photo,
-            [(g['bbox'], f'{names[g["category_id"]]} {g["score"]:.2f}') for g in guesses],
-            pictures.GUESS,
-        )
-    strip = pictures.jpeg(pictures.beside([left, right]), 1080)
+        drawn = [
+            pictures.draw_boxes(
+                photo,
+                [(scale[0] * np.array(item['bbox']), _box_words(item, names)) for item in items],
+                colour,
+            )
+            for items, colour in ((truths, pictures.TRUTH), (guesses, pictures.GUESS))
+        ]
+    strip = pictures.jpeg(pictures.beside(drawn), 2 * _WIDTH + 10)
     words = f'{path.name}: F1 {score:.2f}, {len(truths)} annotated, {len(guesses)} found'
     return page.image(strip, words)
+
+
+def _joints(person: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(person['keypoints'], float).reshape(-1, 3)
+
+
+def _box_words(item: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    name = names[item['category_id']]
+    return f'{name} {item["score"]:.2f}' if 'score' in item else name

@@ -20,17 +20,20 @@ p.lead { color: #4a5868; margin: 0 0 8px; } p.note { color: #4a5868; font-size: 
 .within { background: #d9f2e1; color: #14532d; } .outside { background: #fbdcdc; color: #7f1d1d; }
 .open { background: #e6eaf0; color: #334155; }
 table { border-collapse: collapse; font-size: 14px; }
-th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: top; }
+th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; }
 th { color: #4a5868; font-weight: 600; border-bottom: 1px solid #cbd5e1; }
 td { border-bottom: 1px solid #eef1f5; } td.number, th.number { text-align: right; }
 td.number { font-variant-numeric: tabular-nums; }
 td.digest { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px;
             overflow-wrap: anywhere; }
-.columns { display: flex; flex-wrap: wrap; gap: 12px 48px; align-items: flex-start; }
+.columns { display: flex; flex-wrap: wrap; gap: 12px 26px; align-items: flex-start; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr));
            gap: 16px; }
 .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); }
-figure { margin: 0; } figure img { max-width: 100%; border-radius: 4px; display: block; }
+figure { margin: 0; } .columns figure { max-width: 660px; }
+.swatch { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
+          margin-right: 7px; vertical-align: -1px; } h3 { font-size: 15px; margin: 4px 0 8px; }
+ figure img { max-width: 100%; border-radius: 4px; display: block; }
 figcaption { font-size: 13px; color: #334155; margin-top: 4px; overflow-wrap: anywhere; }
 """
 
@@ -83,6 +86,12 @@ def gallery(figures: Iterable[Html], *, wide: bool = False) -> Html:
 def columns(*parts: Html) -> Html:
     """Parts side by side where there is room."""
     return Html(f'<div class="columns">{"".join(f"<div>{part}</div>" for part in parts)}</div>')
+
+
+def swatch(red: int, green: int, blue: int, words: str) -> Html:
+    """Words behind a patch of a colour."""
+    style = f'background: rgb({red}, {green}, {blue})'
+    return Html(f'<span class="swatch" style="{style}"></span>{text(words)}')
 
 
 def note(words: str) -> Html:

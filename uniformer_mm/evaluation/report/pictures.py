@@ -12,8 +12,8 @@ import numpy as np
 SIDE = 360
 FRAMES = 4
 TRUTH, GUESS = (60, 160, 40), (40, 60, 220)
-_BGR_GREY = (200, 200, 200)
 _GAP = 4
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 
 
 def load(path: Path) -> np.ndarray:
@@ -90,46 +90,55 @@ def label_map(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarr
     return cv2.addWeighted(picture, 0.35, colours[labels].astype(np.uint8), 0.65, 0)
 
 
+def shrunk(picture: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at most ``width`` wide, and the scale of x, y and a score (which stays)."""
+    scale = min(1.0, width / picture.shape[1])
+    if scale < 1:
+        size = (width, max(1, round(picture.shape[0] * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return picture, np.array([scale, scale, 1.0])
+
+
 def draw_boxes(
     picture: np.ndarray, boxes: Iterable[tuple[Sequence[float], str]], colour: tuple
 ) -> np.ndarray:
     """Boxes (x, y, width, height in pixels) with words, on a copy."""
     picture = picture.copy()
-    thick = max(1, round(max(picture.shape[:2]) / 320))
     for (x, y, width, height), words in boxes:
-        corner = (round(x), round(y))
-        cv2.rectangle(picture, corner, (round(x + width), round(y + height)), colour, thick)
-        if words:
-            place = (corner[0] + 2, max(12 * thick, corner[1] - 3))
-            for extra, shade in ((2, (255, 255, 255)), (0, colour)):
-                cv2.putText(picture, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * thick, shade,
-                            thick + extra, cv2.LINE_AA)  # fmt: skip
+        left, top = round(x), round(y)
+        cv2.rectangle(picture, (left, top), (round(x + width), round(y + height)), colour, 2)
+        (long, high), _ = cv2.getTextSize(words, _FONT, _FONT_SCALE, 1)
+        base = max(top, high + 4)
+        cv2.rectangle(picture, (left, base - high - 4), (left + long + 4, base), colour, -1)
+        place = (left + 2, base - 3)
+        cv2.putText(picture, words, place, _FONT, _FONT_SCALE, (255,) * 3, 1, cv2.LINE_AA)
     return picture
 
 
 def draw_joints(
-    picture: np.ndarray, people: Iterable[Sequence[float]], bones: Sequence[Sequence[int]],
-    colour: tuple, threshold: float,
-) -> np.ndarray:  # fmt: skip
-    """Skeletons (x, y, score or visibility of each joint) on a copy.
+    picture: np.ndarray,
+    people: Iterable[np.ndarray],
+    bones: Sequence[Sequence[int]],
+    colour: tuple,
+    threshold: float,
+) -> np.ndarray:
+    """Skeletons on a copy.
 
     Args:
         picture: BGR.
-        people: Flat triplets.
+        people: ``(joints, 3)`` arrays of x, y and score or visibility.
         bones: Pairs of joints, counted from 1 as COCO does.
         colour: Of the bones.
         threshold: Joints at or below are left out.
     """
     picture = picture.copy()
-    thick = max(1, round(max(picture.shape[:2]) / 250))
-    for flat in people:
-        joints = np.asarray(flat, float).reshape(-1, 3)
+    for joints in people:
         for first, second in bones:
             ends = joints[[first - 1, second - 1]]
             if (ends[:, 2] > threshold).all():
-                start, end = (tuple(round(v) for v in place[:2]) for place in ends)
-                cv2.line(picture, start, end, colour, thick, cv2.LINE_AA)
+                start, end = (tuple(round(float(v)) for v in place[:2]) for place in ends)
+                cv2.line(picture, start, end, colour, 2, cv2.LINE_AA)
         for x, y, score in joints:
             if score > threshold:
-                cv2.circle(picture, (round(x), round(y)), thick + 1, colour, -1, cv2.LINE_AA)
+                cv2.circle(picture, (round(float(x)), round(float(y))), 3, colour, -1, cv2.LINE_AA)
     return picture

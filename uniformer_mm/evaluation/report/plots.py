@@ -19,16 +19,20 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def confusion_heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> bytes:
-    """Rows are true classes and sum to 100 %.
+def confusion_heatmap(
+    confusion_KK: np.ndarray, names: Sequence[str], shown: Sequence[int]
+) -> bytes:
+    """Shares of each true class (a row) that were taken for each class, in percent.
 
     Args:
-        confusion_KK: Counts, true class first.
-        names: Of the classes.
+        confusion_KK: Counts of all classes, true class first.
+        names: Of all classes.
+        shown: Which classes to draw; shares are of everything that is of the true class.
     """
     totals = np.maximum(confusion_KK.sum(1, keepdims=True), 1)
-    shares = 100 * confusion_KK / totals
-    side = 2.4 + 0.3 * len(names)
+    shares = (100 * confusion_KK / totals)[np.ix_(shown, shown)]
+    names = [names[i] for i in shown]
+    side = min(8.5, 2.2 + 0.24 * len(names))
     figure = Figure(figsize=(side + 1, side))
     axes = figure.add_subplot()
     drawn = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
@@ -38,7 +42,7 @@ def confusion_heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> bytes:
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
     if len(names) <= 20:
-        for row, column in zip(*np.nonzero(confusion_KK), strict=True):
+        for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
             colour = 'white' if shares[row, column] > 55 else '#1c2430'
             axes.text(column, row, f'{shares[row, column]:.0f}', ha='center', va='center',
                       fontsize=7, color=colour)  # fmt: skip

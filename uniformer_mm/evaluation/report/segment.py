@@ -42,7 +42,8 @@ def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[p
         scored.append((100 * float(np.nanmean(ious)), sample))
     scored.sort(key=lambda pair: (pair[0], pair[1].key))
     truth = _TruthMaps(config)
-    worst, best = scored[:SHOWN_IMAGES], scored[::-1][:SHOWN_IMAGES]
+    shown = min(SHOWN_IMAGES, -(-len(scored) // 2))
+    worst, best = scored[:shown], scored[::-1][:shown]
     return [
         page.section('Classes', _classes(confusion, names)),
         page.section('Confusion matrix', _heatmap(confusion, names)),
@@ -54,11 +55,16 @@ def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[p
 def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
     summary = iou_summary(confusion_KK)
     shares = 100 * confusion_KK.sum(1) / confusion_KK.sum()
+    colours_BGR = pictures.palette(len(names))
     rows = [
-        (names[i], f'{100 * summary["IoU"][i]:.1f}', f'{100 * summary["Acc"][i]:.1f}',
-         f'{shares[i]:.2f}')
+        (
+            page.swatch(*colours_BGR[i][::-1], names[i]),
+            f'{100 * summary["IoU"][i]:.1f}',
+            f'{100 * summary["Acc"][i]:.1f}',
+            f'{shares[i]:.2f}',
+        )
         for i in np.flatnonzero(confusion_KK.sum(1))
-    ]  # fmt: skip
+    ]
     rows.sort(key=lambda row: (float(row[1]), row[0]))
     headings = ('class', 'IoU %', 'accuracy %', '% of pixels')
     if len(rows) <= 2 * SHOWN_ROWS:
@@ -70,14 +76,14 @@ def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
 
 
 def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
-    present = np.flatnonzero(confusion_KK.sum(1))
+    pixels = confusion_KK.sum(0) + confusion_KK.sum(1)
+    present = np.flatnonzero(pixels)
     words = 'Shares are of all pixels of the true class.'
     if len(present) > SHOWN_CLASSES:
-        largest = np.argsort(-confusion_KK.sum(1)[present], kind='stable')
+        largest = np.argsort(-pixels[present], kind='stable')
         present = np.sort(present[largest[:SHOWN_CLASSES]])
         words = f'The {SHOWN_CLASSES} classes with the most pixels. {words}'
-    shown = confusion_KK[np.ix_(present, present)]
-    figure = plots.confusion_heatmap(shown, [names[i] for i in present])
+    figure = plots.confusion_heatmap(confusion_KK, names, present)
     wrong = confusion_KK.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind='stable')[:SHOWN_ROWS]
