@@ -58,6 +58,15 @@ def test_a_full_disk(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own reaction to SIGINT; shells start background processes with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interruptible')
 def test_an_interruption_leaves_nothing(tmp_path):
     def members():
         yield 'one', b'1' * 100_000
