@@ -62,6 +62,10 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
     y_BrcTwwC = attention(x_GNC).reshape(B, rows, cols, T, w, w, C)
     y_BTHWC = y_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
+    if torch.compiler.is_compiling():
+        # The strides of a slice depend on whether anything was cut, which would make two programs.
+        kept_h, kept_w = (torch.arange(n, device=y_BTHWC.device) for n in (H, W))
+        return y_BTHWC.index_select(2, kept_h).index_select(3, kept_w)
     return y_BTHWC[:, :, :H, :W]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,10 +25,10 @@ PIECE = 1 << 18
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype that autocast gives matrix products of ``x``; None where it is off or leaves it.
 
-    float64 tensors it leaves alone.
+    float64 tensors it leaves alone, and it does not know the meta device.
     """
     device = x.device.type
-    if x.dtype is torch.float64:
+    if x.dtype is torch.float64 or device == 'meta':
         return None
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -42,9 +43,9 @@ def cpu_multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
+def without_autocast(x: Tensor) -> AbstractContextManager:
     """A context without autocast on the device of ``x``."""
-    return torch.autocast(x.device.type, enabled=False)
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def channels_last(layer: Callable[[Tensor], Tensor], x_BSC: Tensor) -> Tensor:

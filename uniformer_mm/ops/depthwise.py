@@ -9,11 +9,13 @@ inside the operator by ``dispatch.py``. Shapes: ``B`` batch, ``S`` the axes ``H 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import flop_counter
 
 from .dispatch import resolve
 
@@ -141,6 +143,24 @@ _library.impl('depthwise_conv_weight_grad', _shape_of_weight_grad, 'Meta')
 _library.impl('depthwise_conv', _autograd, 'Autograd')
 for _device_type, _key in AUTOCAST_KEYS.items():
     _library.impl('depthwise_conv', _autocast(_device_type), _key)
+
+
+def _flops_of_map(map_shape: list[int], weight_shape: list[int], *_: Any, **__: Any) -> int:
+    """Operations, two for each multiply-add, as torch counts those of its own convolutions."""
+    return 2 * math.prod(map_shape) * math.prod(weight_shape[2:])
+
+
+def _flops_of_weight_grad(
+    grad_shape: list[int], x_shape: list[int], kernel: list[int], *_: Any, **__: Any
+) -> int:
+    return 2 * math.prod(x_shape) * math.prod(kernel)
+
+
+if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
+    flop_counter.register_flop_formula([_forward.overloadpacket, _input_grad.overloadpacket])(
+        _flops_of_map
+    )
+    flop_counter.register_flop_formula(_weight_grad.overloadpacket)(_flops_of_weight_grad)
 
 
 def _check(x_BSC: Tensor, weight: Tensor, bias: Tensor | None) -> None:
