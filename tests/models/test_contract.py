@@ -246,7 +246,7 @@ def test_divided_attention_starts_as_space_only() -> None:
     space = GlobalBlock(3, 32, 16, 4).double()
     state = {k: v for k, v in divided.state_dict().items() if not k.startswith('t_')}
     space.load_state_dict(state)
-    clip = torch.randn(1, 32, 1, 4, 5, dtype=torch.float64)
+    clip = torch.randn(1, 1, 4, 5, 32, dtype=torch.float64)
     torch.testing.assert_close(divided(clip), space(clip))
     assert torch.all(divided.t_attn.proj.weight == 1)
 
@@ -307,13 +307,13 @@ def test_token_labelling_training_unmixes_the_dense_logits() -> None:
     assert all(0 <= edge <= 7 for edge in box)
     model.mix_token = False
     assert model(sample(2, side=64))[2] == (0, 0, 0, 0)
-    x = torch.arange(2 * 1 * 8 * 8.0).reshape(2, 1, 8, 8)
+    x = torch.arange(2 * 8 * 8 * 1.0).reshape(2, 8, 8, 1)
     mixed = swap_box(x, (1, 2, 4, 7))
     for b in range(2):
         for row in range(8):
             for col in range(8):
                 inside = 1 <= row < 4 and 2 <= col < 7
-                assert mixed[b, 0, row, col] == x[1 - b if inside else b, 0, row, col]
+                assert mixed[b, row, col] == x[1 - b if inside else b, row, col]
     assert torch.equal(swap_box(mixed, (1, 2, 4, 7)), x)
 
 

@@ -9,8 +9,11 @@ Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uni
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from .layers import Linear
 
 
 class Attention(nn.Module):
@@ -24,8 +27,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, head_dim: int) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``."""
@@ -51,12 +54,18 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     B, T, H, W, C = x_BTHWC.shape
     w = window_size
     pad_h, pad_w = -H % w, -W % w
-    x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
+    # The compiler does not look at the sizes, so that one program serves all of them.
+    if torch.compiler.is_compiling() or pad_h or pad_w:
+        x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
     x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
     y_BrcTwwC = attention(x_GNC).reshape(B, rows, cols, T, w, w, C)
     y_BTHWC = y_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
+    if torch.compiler.is_compiling():
+        # The strides of a slice depend on whether anything was cut, which would make two programs.
+        kept_h, kept_w = (torch.arange(n, device=y_BTHWC.device) for n in (H, W))
+        return y_BTHWC.index_select(2, kept_h).index_select(3, kept_w)
     return y_BTHWC[:, :, :H, :W]
 
 

@@ -3,12 +3,14 @@
 
 Each block begins with a depthwise 3x3 (x3) convolution added to its input (dynamic position
 embedding), then a token mixer and an MLP, both residual with stochastic depth and, in some archs,
-a learned residual scale. Shapes as in ``attention.py`` and ``layers.py``.
+a learned residual scale. Maps are channels-last from the first block to the last; shapes as in
+``attention.py`` and ``layers.py``.
 Source: arXiv 2201.09450 equations 2 to 4; official files named in ``layers.py``.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .attention import (
@@ -21,20 +23,47 @@ from .attention import (
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
-    CONV,
     DropPath,
+    LayerNorm,
+    Linear,
     Mlp,
     depthwise,
     init_weights,
+    normalised,
+    pointwise,
     residual_scale,
 )
 
 
-def _scaled(gamma: Tensor | None, x: Tensor) -> Tensor:
-    return x if gamma is None else gamma * x
+class _Block(nn.Module):
+    """What all blocks share: position embedding, stochastic depth, residual scales.
+
+    Args:
+        rank: 2 or 3.
+        dim: Channels C.
+        drop_path: Stochastic-depth rate of both branches.
+    """
+
+    gamma_1: Tensor | None
+    gamma_2: Tensor | None
+
+    def __init__(self, rank: int, dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.pos_embed = depthwise(rank, dim, 3)
+        self.drop_path = DropPath(drop_path)
+
+    def add(self, x_BSC: Tensor, branch_BSC: Tensor, gamma: Tensor | None = None) -> Tensor:
+        """``x + drop_path(gamma * branch)`` in the dtype of ``x``."""
+        factors = self.drop_path.factors(x_BSC)
+        if gamma is not None:
+            gamma = gamma.flatten().to(x_BSC.dtype)
+            factors = gamma if factors is None else gamma * factors
+        if factors is None:
+            return x_BSC + branch_BSC
+        return torch.addcmul(x_BSC, branch_BSC.to(x_BSC.dtype), factors)
 
 
-class LocalBlock(nn.Module):
+class LocalBlock(_Block):
     """Convolution block (official ``CBlock``): affinity is a learned 5x5 (x5) neighbourhood.
 
     Args:
@@ -53,30 +82,27 @@ class LocalBlock(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
     ) -> None:
-        super().__init__()
-        hidden = int(dim * mlp_ratio)
-        conv, norm = CONV[rank], BATCH_NORM[rank]
-        self.pos_embed = depthwise(rank, dim, 3)
+        super().__init__(rank, dim, drop_path)
+        hidden, norm = int(dim * mlp_ratio), BATCH_NORM[rank]
         self.norm1 = norm(dim)
-        self.conv1 = conv(dim, dim, 1)
-        self.conv2 = conv(dim, dim, 1)
+        self.conv1 = pointwise(rank, dim, dim)
+        self.conv2 = pointwise(rank, dim, dim)
         self.attn = depthwise(rank, dim, 5)
-        self.drop_path = DropPath(drop_path)
         self.norm2 = norm(dim)
-        self.mlp = Mlp(conv(dim, hidden, 1), conv(hidden, dim, 1))
+        self.mlp = Mlp(pointwise(rank, dim, hidden), pointwise(rank, hidden, dim))
         shape = (1, dim) + (1,) * rank
         self.gamma_1 = residual_scale(shape, layer_scale)
         self.gamma_2 = residual_scale(shape, layer_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: ``x_BCS -> y_BCS``."""
-        x = x + self.pos_embed(x)
-        mixed = self.conv2(self.attn(self.conv1(self.norm1(x))))
-        x = x + self.drop_path(_scaled(self.gamma_1, mixed))
-        return x + self.drop_path(_scaled(self.gamma_2, self.mlp(self.norm2(x))))
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        """Shape: ``x_BSC -> y_BSC``."""
+        x_BSC = self.pos_embed.add_to(x_BSC)
+        mixed = self.conv2(self.attn(normalised(self.norm1, self.conv1, x_BSC)))
+        x_BSC = self.add(x_BSC, mixed, self.gamma_1)
+        return self.add(x_BSC, self.mlp(x_BSC, self.norm2), self.gamma_2)
 
 
-class GlobalBlock(nn.Module):
+class GlobalBlock(_Block):
     """Attention block (official ``SABlock``, and ``SABlock_Windows`` with a window size).
 
     Args:
@@ -100,15 +126,13 @@ class GlobalBlock(nn.Module):
         layer_scale: float | None = None,
         window_size: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(rank, dim, drop_path)
         hidden = int(dim * mlp_ratio)
         self.window_size = window_size
-        self.pos_embed = depthwise(rank, dim, 3)
-        self.norm1 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
+        self.norm1 = LayerNorm(dim, eps=BLOCK_NORM_EPS)
         self.attn = Attention(dim, head_dim)
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
-        self.mlp = Mlp(nn.Linear(dim, hidden), nn.Linear(hidden, dim))
+        self.norm2 = LayerNorm(dim, eps=BLOCK_NORM_EPS)
+        self.mlp = Mlp(Linear(dim, hidden), Linear(hidden, dim))
         self.gamma_1 = residual_scale((dim,), layer_scale)
         self.gamma_2 = residual_scale((dim,), layer_scale)
 
@@ -119,16 +143,15 @@ class GlobalBlock(nn.Module):
             mixed = attend_globally(self.attn, normed)
         else:
             mixed = attend_in_windows(self.attn, normed, self.window_size)
-        return x_BTHWC + self.drop_path(_scaled(self.gamma_1, mixed))
+        return self.add(x_BTHWC, mixed, self.gamma_1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: ``x_BCS -> y_BCS``."""
-        x = x + self.pos_embed(x)
-        B, C, *_, H, W = x.shape
-        x_BTHWC = self.mix(x.reshape(B, C, -1, H, W).permute(0, 2, 3, 4, 1))
-        branch = _scaled(self.gamma_2, self.mlp(self.norm2(x_BTHWC)))
-        y_BTHWC = x_BTHWC + self.drop_path(branch)
-        return y_BTHWC.permute(0, 4, 1, 2, 3).reshape(x.shape)
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        """Shape: ``x_BSC -> y_BSC``."""
+        x_BSC = self.pos_embed.add_to(x_BSC)
+        B, *_, H, W, C = x_BSC.shape
+        x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C))
+        y_BTHWC = self.add(x_BTHWC, self.mlp(x_BTHWC, self.norm2), self.gamma_2)
+        return y_BTHWC.reshape(x_BSC.shape)
 
 
 class DividedBlock(GlobalBlock):
@@ -148,7 +171,7 @@ class DividedBlock(GlobalBlock):
         layer_scale: float | None = None,
     ) -> None:
         super().__init__(rank, dim, head_dim, mlp_ratio, drop_path, layer_scale)
-        self.t_norm = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
+        self.t_norm = LayerNorm(dim, eps=BLOCK_NORM_EPS)
         self.t_attn = Attention(dim, head_dim)
 
     def init_temporal(self) -> None:
@@ -159,10 +182,9 @@ class DividedBlock(GlobalBlock):
 
     def mix(self, x_BTHWC: Tensor) -> Tensor:
         """Shape: ``x_BTHWC -> y_BTHWC``."""
-        temporal = attend_over_time(self.t_attn, self.t_norm(x_BTHWC))
-        u_BTHWC = x_BTHWC + self.drop_path(temporal)
+        u_BTHWC = self.add(x_BTHWC, attend_over_time(self.t_attn, self.t_norm(x_BTHWC)))
         spatial = attend_over_space(self.attn, self.norm1(u_BTHWC))
-        return x_BTHWC + self.drop_path(_scaled(self.gamma_1, spatial))
+        return self.add(x_BTHWC, spatial, self.gamma_1)
 
 
 def init_block(module: nn.Module) -> None:

@@ -8,8 +8,6 @@ Shapes: ``B`` batch, ``K`` classes, ``N`` tokens, ``C`` channels, ``S`` the axes
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from .uniformer import UniFormer2d, UniFormer3d
 AUX_WEIGHT = 0.5
 MIX_STRIDE = 8
 
-Box = tuple[int, int, int, int]
+Box = tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int]
 
 
 class _Classifier:
@@ -60,37 +58,31 @@ class _Classifier:
         Returns:
             Logits ``(B, K)``, as ``as_tuple`` says. A token-labelling arch adds half the maximum
             over the tokens' logits in evaluation, and in training returns the logits, the tokens'
-            logits ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right).
+            logits ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right),
+            four integer scalars.
         """
-        if not hasattr(self, 'aux_head'):
-            *_, x_BCS = self.iter_stages(x)
-            return self._output(self.head(self.norm(x_BCS).flatten(2).mean(-1)))
-        if not self.training:
-            *_, x_BCS = self.iter_stages(x)
-            x_BCN = self.norm(x_BCS).flatten(2)
-            dense_BNK = self.aux_head(x_BCN.transpose(1, 2))
-            return self._output(self.head(x_BCN.mean(-1)) + AUX_WEIGHT * dense_BNK.amax(1))
-        return self._forward_mixed(x)
+        self.check_input(x)
+        with self.precision(x):
+            return self._classify(x.movedim(1, -1))
 
-    def _output(self, logits_BK: Tensor) -> Tensor | tuple[Tensor]:
+    def _classify(self, x_BSC: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
+        dense, box = hasattr(self, 'aux_head'), (0, 0, 0, 0)
+        x_BSC = self.embed(0, x_BSC)
+        if dense and self.training and self.mix_token:
+            box = sample_box(*x_BSC.shape[-3:-1], device=x_BSC.device)
+            x_BSC = swap_box(x_BSC, box)
+        x_BSC = self.run_blocks(0, x_BSC)
+        for stage in range(1, self.num_stages):
+            x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+        x_BSC = self.apply_out_norm(self.num_stages - 1, x_BSC)
+        logits_BK = self.head(x_BSC.flatten(1, -2).mean(1))
+        if dense:
+            dense_BSK = self.aux_head(x_BSC)
+            if self.training:
+                token_box = tuple(edge // MIX_STRIDE for edge in box)
+                return logits_BK, swap_box(dense_BSK, token_box).flatten(1, -2), token_box
+            logits_BK = logits_BK + AUX_WEIGHT * dense_BSK.flatten(1, -2).amax(1)
         return (logits_BK,) if self.as_tuple else logits_BK
-
-    def _forward_mixed(self, x: Tensor) -> tuple[Tensor, Tensor, Box]:
-        box = (0, 0, 0, 0)
-
-        def mix(x_BCS: Tensor) -> Tensor:
-            nonlocal box
-            if self.mix_token:
-                box = sample_box(*x_BCS.shape[-2:])
-            return swap_box(x_BCS, box)
-
-        *_, x_BCS = self.iter_stages(x, after_stem=mix)
-        x_BCS = self.norm(x_BCS)
-        logits_BK = self.head(x_BCS.flatten(2).mean(-1))
-        token_box = tuple(edge // MIX_STRIDE for edge in box)
-        dense_BKS = self.aux_head(x_BCS.movedim(1, -1)).movedim(-1, 1)
-        dense_BNK = swap_box(dense_BKS, token_box).flatten(2).transpose(1, 2)
-        return logits_BK, dense_BNK, token_box
 
 
 @register(MODELS)
@@ -102,7 +94,7 @@ class UniFormer3dClassifier(_Classifier, UniFormer3d):
     """Clip classifier. See :class:`_Classifier`."""
 
 
-def sample_box(height: int, width: int) -> Box:
+def sample_box(height: int, width: int, device: torch.device | str | None = None) -> Box:
     """Draw a mix-token box: area share 1 - lam with lam ~ Beta(1, 1), uniform centre, clipped.
 
     DIFFERS: the draws come from torch's generator, the official code's from NumPy's.
@@ -110,24 +102,27 @@ def sample_box(height: int, width: int) -> Box:
     Args:
         height: Rows of the map.
         width: Columns of the map.
+        device: Where to draw; the box stays there, so that nothing waits for it.
 
     Returns:
-        Top, left, bottom and right edge, in positions of the map.
+        Top, left, bottom and right edge, in positions of the map: integer scalars.
     """
-    share = math.sqrt(1 - torch.rand(()).item())
-    half_h, half_w = int(height * share) // 2, int(width * share) // 2
-    row, col = torch.randint(height, ()).item(), torch.randint(width, ()).item()
+    share = (1 - torch.rand((), device=device)).sqrt()
+    half_h, half_w = ((side * share).long() // 2 for side in (height, width))
+    row, col = (torch.randint(side, (), device=device) for side in (height, width))
     return (
-        max(row - half_h, 0),
-        max(col - half_w, 0),
-        min(row + half_h, height),
-        min(col + half_w, width),
+        (row - half_h).clamp(min=0),
+        (col - half_w).clamp(min=0),
+        (row + half_h).clamp(max=height),
+        (col + half_w).clamp(max=width),
     )
 
 
-def swap_box(x_BCS: Tensor, box: Box) -> Tensor:
-    """The map with ``box`` (on its last two axes) taken from the batch in reverse order."""
+def swap_box(x_BSC: Tensor, box: Box) -> Tensor:
+    """The map with ``box`` (rows and columns) taken from the batch in reverse order."""
     top, left, bottom, right = box
-    swapped = x_BCS.clone()
-    swapped[..., top:bottom, left:right] = x_BCS.flip(0)[..., top:bottom, left:right]
-    return swapped
+    H, W = x_BSC.shape[-3:-1]
+    rows, cols = torch.arange(H, device=x_BSC.device), torch.arange(W, device=x_BSC.device)
+    inside_H, inside_W = (rows >= top) & (rows < bottom), (cols >= left) & (cols < right)
+    inside_HW1 = (inside_H[:, None] & inside_W)[..., None]
+    return torch.where(inside_HW1, x_BSC.flip(0), x_BSC)

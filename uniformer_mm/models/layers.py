@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers whose rank (2 for images, 3 for videos) is data.
+"""Layers whose rank (2 for images, 3 for videos) is data, on channels-last maps.
 
-Shapes: ``B`` batch, ``C`` channels, ``S`` the axes ``H W`` or ``T H W``, ``N`` tokens.
+Shapes: ``B`` batch, ``C`` channels, ``S`` the axes ``H W`` or ``T H W``, ``N`` tokens, ``O`` and
+``I`` output and input channels of a matrix, ``K`` elements of a patch. Channels lie last in
+memory, so 1x1 convolutions and patch embeddings are matrix products on the official weights.
 Source: arXiv 2201.09450 section 3; Sense-X/UniFormer @52a0415
 ``image_classification/models/uniformer.py``, ``video_classification/slowfast/models/uniformer.py``.
 """
@@ -11,6 +13,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from ..ops import depthwise_conv
+from .functional import (
+    autocast_dtype,
+    channels_last,
+    fold_batch_norm,
+    linear,
+    mlp,
+    patches,
+    rows_in_cache,
+    without_autocast,
+)
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -25,12 +39,145 @@ def extent(rank: int, space: int, time: int) -> tuple[int, ...]:
     return (time,) * (rank - 2) + (space,) * 2
 
 
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map. Shape: ``x_BCS -> y_BCS``."""
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over the last axis that keeps the dtype of its input, also under autocast.
 
-    def forward(self, x_BCS: Tensor) -> Tensor:
+    Autocast would return float32 on a GPU, which the matrix product after it casts back: two
+    copies of the map. Statistics are float32 in any case.
+    """
+
+    def forward(self, x_BSC: Tensor) -> Tensor:
         """Normalise each position over its channels."""
-        return super().forward(x_BCS.movedim(1, -1)).movedim(-1, 1)
+        if autocast_dtype(x_BSC) is None:
+            return super().forward(x_BSC)
+        weight, bias = self.weight.to(x_BSC.dtype), self.bias.to(x_BSC.dtype)
+        with without_autocast(x_BSC):
+            return F.layer_norm(x_BSC, self.normalized_shape, weight, bias, self.eps)
+
+
+class _Pointwise:
+    """A 1x1 convolution as a matrix product. Shape: ``x_BSI -> y_BSO``."""
+
+    def forward(self, x_BSI: Tensor) -> Tensor:
+        return linear(x_BSI, self.weight.flatten(1), self.bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer on channels-last maps. Shape: ``x_BSI -> y_BSO``."""
+
+    def forward(self, x_BSI: Tensor) -> Tensor:
+        """Multiply."""
+        return linear(x_BSI, self.weight, self.bias)
+
+
+class Pointwise2d(_Pointwise, nn.Conv2d):
+    """See :class:`_Pointwise`."""
+
+
+class Pointwise3d(_Pointwise, nn.Conv3d):
+    """See :class:`_Pointwise`."""
+
+
+class _Depthwise:
+    """A depthwise convolution of stride 1 that keeps the size. Shape: ``x_BSC -> y_BSC``."""
+
+    def forward(self, x_BSC: Tensor) -> Tensor:
+        return depthwise_conv(x_BSC, self.weight, self.bias)
+
+    def add_to(self, x_BSC: Tensor) -> Tensor:
+        """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow."""
+        if autocast_dtype(x_BSC) in (None, x_BSC.dtype):
+            return depthwise_conv(x_BSC, self.weight, self.bias, residual=True)
+        return x_BSC + self(x_BSC)
+
+
+class Depthwise2d(_Depthwise, nn.Conv2d):
+    """See :class:`_Depthwise`."""
+
+
+class Depthwise3d(_Depthwise, nn.Conv3d):
+    """See :class:`_Depthwise`."""
+
+
+PLAIN_TYPES = (Linear, Pointwise2d, Pointwise3d)
+POINTWISE = {2: Pointwise2d, 3: Pointwise3d}
+DEPTHWISE = {2: Depthwise2d, 3: Depthwise3d}
+
+
+def pointwise(rank: int, in_channels: int, out_channels: int) -> nn.Module:
+    """1x1 convolution with bias."""
+    return POINTWISE[rank](in_channels, out_channels, 1)
+
+
+def depthwise(rank: int, channels: int, kernel: int) -> nn.Module:
+    """Depthwise convolution with an odd cubic kernel, stride 1, size kept, with bias."""
+    return DEPTHWISE[rank](channels, channels, kernel, 1, kernel // 2, groups=channels)
+
+
+def apply_norm(norm: nn.Module, x_BSC: Tensor) -> Tensor:
+    """A LayerNorm of ours, or any BatchNorm, on a channels-last map."""
+    return channels_last(norm, x_BSC) if isinstance(norm, BATCH_NORM_TYPES) else norm(x_BSC)
+
+
+def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
+    """Whether ``norm`` becomes part of the matrix of ``layer``: a BatchNorm in evaluation."""
+    return isinstance(norm, BATCH_NORM_TYPES) and not norm.training and is_plain(layer)
+
+
+def is_plain(*layers: nn.Module) -> bool:
+    """Whether layers are ours as built, so that their matrices may be used without calling them.
+
+    Not so if somebody replaced one (LoRA, quantisation) or watches it with a hook.
+    """
+    return all(
+        type(layer) in PLAIN_TYPES and not layer._forward_hooks and not layer._forward_pre_hooks
+        for layer in layers
+    )
+
+
+def matrix(layer: nn.Module, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    """Matrix and bias of a plain layer, after a BatchNorm in evaluation if one is given."""
+    weight_OI, bias_O = layer.weight.flatten(1), layer.bias
+    return (weight_OI, bias_O) if norm is None else fold_batch_norm(norm, weight_OI, bias_O)
+
+
+def normalised(norm: nn.Module, layer: nn.Module, x_BSI: Tensor) -> Tensor:
+    """``layer(norm(x))`` with the norm folded into the layer where that is possible."""
+    if is_folded(norm, layer):
+        return linear(x_BSI, *matrix(layer, norm))
+    return layer(apply_norm(norm, x_BSI))
+
+
+class Mlp(nn.Module):
+    """Two pointwise layers with an exact (erf) GELU between them.
+
+    Args:
+        fc1: First layer, C to hidden.
+        fc2: Second layer, hidden to C.
+    """
+
+    def __init__(self, fc1: nn.Module, fc2: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = fc1
+        self.fc2 = fc2
+
+    def forward(self, x_BSC: Tensor, norm: nn.Module) -> Tensor:
+        """Apply to ``norm(x_BSC)``. Shape: ``x_BSC -> y_BSC``."""
+        if not is_plain(self.fc1, self.fc2):
+            return self.fc2(F.gelu(normalised(norm, self.fc1, x_BSC)))
+        folded = is_folded(norm, self.fc1)
+        first, second = matrix(self.fc1, norm if folded else None), matrix(self.fc2)
+        if not folded:
+            x_BSC = apply_norm(norm, x_BSC)
+        rows = rows_in_cache(x_BSC, self.fc1.weight.shape[0])
+        if rows is None:
+            return mlp(x_BSC, *first, *second)
+        y_BSC = x_BSC.new_empty(x_BSC.shape, dtype=autocast_dtype(x_BSC))
+        for source, target in zip(
+            x_BSC.flatten(0, -2).split(rows), y_BSC.flatten(0, -2).split(rows), strict=True
+        ):
+            target.copy_(mlp(source, *first, *second))
+        return y_BSC
 
 
 class PatchEmbed(nn.Module):
@@ -44,7 +191,7 @@ class PatchEmbed(nn.Module):
         out_channels: Channels of the output.
         kernel: Kernel in pixels (and frames).
         stride: Stride in pixels (and frames).
-        padding: Zero padding in pixels (and frames).
+        padding: Zero padding in frames; none in space.
     """
 
     def __init__(
@@ -57,12 +204,15 @@ class PatchEmbed(nn.Module):
         padding: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.norm = ChannelNorm(out_channels, eps=PATCH_NORM_EPS)
+        self.norm = LayerNorm(out_channels, eps=PATCH_NORM_EPS)
         self.proj = CONV[rank](in_channels, out_channels, kernel, stride, padding)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed. Shape: ``x_BCS -> y_BCS`` at the reduced size."""
-        return self.norm(self.proj(x))
+    def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Embed. Shape: ``x_BSC -> y_BSC`` at the reduced size, in ``dtype`` if it is given."""
+        conv = self.proj
+        x_BSK = patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
+        x_BSC = linear(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
+        return self.norm(x_BSC if dtype is None else x_BSC.to(dtype))
 
 
 class ConvEmbed(nn.Module):
@@ -77,9 +227,10 @@ class ConvEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed. Shape: ``x_BCS -> y_BCS`` at the reduced size."""
-        return self.proj(x)
+    def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Embed. Shape: ``x_BSC -> y_BSC`` at the reduced size, in ``dtype`` if it is given."""
+        x_BSC = channels_last(self.proj, x_BSC).contiguous()
+        return x_BSC if dtype is None else x_BSC.to(dtype)
 
 
 def build_stem(rank: int, kind: str, in_channels: int, out_channels: int) -> nn.Module:
@@ -114,29 +265,6 @@ def build_downsample(
     return ConvEmbed(conv, BATCH_NORM[rank](out_channels))
 
 
-def depthwise(rank: int, channels: int, kernel: int) -> nn.Module:
-    """Depthwise convolution with an odd cubic kernel, stride 1, size kept, with bias."""
-    return CONV[rank](channels, channels, kernel, 1, kernel // 2, groups=channels)
-
-
-class Mlp(nn.Module):
-    """Two pointwise layers with an exact (erf) GELU between them.
-
-    Args:
-        fc1: First layer, C to hidden.
-        fc2: Second layer, hidden to C.
-    """
-
-    def __init__(self, fc1: nn.Module, fc2: nn.Module) -> None:
-        super().__init__()
-        self.fc1 = fc1
-        self.fc2 = fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``x_BCS`` (convolutions) or ``x_BNC`` (linear layers)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class DropPath(nn.Module):
     """Stochastic depth: drops the branch of whole samples, rescales those that stay.
 
@@ -148,13 +276,17 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
+    def factors(self, x: Tensor) -> Tensor | None:
+        """One factor for each sample, ``(B, 1, ..., 1)``; None where all are 1."""
+        if not self.training or self.rate == 0:
+            return None
+        keep = 1 - self.rate
+        return x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep) / keep
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop in training; identity otherwise."""
-        if not self.training or self.rate == 0:
-            return x
-        keep = 1 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * (mask / keep)
+        factors = self.factors(x)
+        return x if factors is None else x * factors
 
     def extra_repr(self) -> str:
         """The rate, for printing."""

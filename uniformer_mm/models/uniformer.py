@@ -8,9 +8,10 @@ and ``attention.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -18,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from ..registry import MODELS, register
 from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
+from .functional import autocast_dtype, cpu_multiplies_bfloat16, without_autocast
 from .layers import (
     BATCH_NORM,
     BATCH_NORM_TYPES,
     BLOCK_NORM_EPS,
-    ChannelNorm,
+    LayerNorm,
+    apply_norm,
     build_downsample,
     build_stem,
     drop_path_rates,
@@ -30,6 +33,7 @@ from .layers import (
 
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
 OUT_NORMS = ('auto', 'ln', 'bn', None)
+RESIDUAL_DTYPES = ('float32', 'autocast')
 MIN_SIDE = 32
 # A block of stage 3 attends globally where (index + 1) is a multiple of this, in hybrid mode.
 HYBRID_PERIOD = 4
@@ -70,6 +74,9 @@ class UniFormer(BaseModule):
         patch_kernel_t: Time kernel of the downsamplings before stages 2 to 4 (3-D only): 1, or 3
             for the official ``std`` variant.
         in_channels: Channels of the input.
+        residual_dtype: Dtype of the residual stream under autocast: ``'float32'`` as in the
+            official code on a GPU, or ``'autocast'`` for that of the matrix products, which
+            halves the bytes that move and makes the error about 1.7 times as large.
         init_cfg: mmengine initialisation, e.g. ``dict(type='UniFormerPretrained',
             checkpoint=...)``. The official random initialisation is always done first.
 
@@ -99,6 +106,7 @@ class UniFormer(BaseModule):
         with_cp: bool | Sequence[int] = False,
         patch_kernel_t: int = 1,
         in_channels: int = 3,
+        residual_dtype: str = 'float32',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -110,6 +118,8 @@ class UniFormer(BaseModule):
         self.out_norm = self._check_out_norm(out_norm)
         self.as_tuple = self._check_as_tuple(as_tuple)
         self.norm_eval = norm_eval
+        self.cpu_multiplies_bfloat16 = cpu_multiplies_bfloat16()
+        self.residual_dtype = _check_residual_dtype(residual_dtype)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
         self.cp_blocks = _check_with_cp(with_cp, self.arch.depths)
         if not 0 <= drop_path_rate < 1:
@@ -136,7 +146,7 @@ class UniFormer(BaseModule):
             self.add_module(f'blocks{stage + 1}', blocks)
         if self.out_norm == 'ln':
             for stage in self.out_indices:
-                norm = ChannelNorm(self.arch.dims[stage], eps=BLOCK_NORM_EPS)
+                norm = LayerNorm(self.arch.dims[stage], eps=BLOCK_NORM_EPS)
                 self.add_module(f'norm{stage + 1}', norm)
         elif self.out_norm == 'bn':
             self.norm = BATCH_NORM[self.rank](self.arch.dims[-1])
@@ -275,43 +285,70 @@ class UniFormer(BaseModule):
                 f'{MIN_SIDE} pixels; resize or pad it.'
             )
 
-    def iter_stages(
-        self, x: Tensor, after_stem: Callable[[Tensor], Tensor] | None = None
-    ) -> Iterator[Tensor]:
+    def precision(self, x: Tensor) -> AbstractContextManager:
+        """A context that turns bfloat16 autocast off on a processor without such instructions.
+
+        DIFFERS: there the framework emulates them, five times slower than float32 and less exact.
+        """
+        emulated = x.device.type == 'cpu' and autocast_dtype(x) is torch.bfloat16
+        if emulated and not self.cpu_multiplies_bfloat16:
+            return without_autocast(x)
+        return nullcontext()
+
+    def embed(self, stage: int, x_BSC: Tensor) -> Tensor:
+        """The embedding of ``stage`` (0 to 3), whose dtype the residual stream of the stage has.
+
+        Shape: ``x_BSC -> y_BSC``, the input or the previous stage's map to the reduced size.
+        """
+        stream = autocast_dtype(x_BSC)
+        if stream is not None and self.residual_dtype == 'float32':
+            stream = torch.float32
+        return getattr(self, f'patch_embed{stage + 1}')(x_BSC, stream)
+
+    def run_blocks(self, stage: int, x_BSC: Tensor) -> Tensor:
+        """The blocks of ``stage`` (0 to 3). Shape: ``x_BSC -> y_BSC``."""
+        for index, block in enumerate(getattr(self, f'blocks{stage + 1}')):
+            if index < self.cp_blocks[stage] and self.training:
+                x_BSC = _checkpointed(block, x_BSC)
+            else:
+                x_BSC = block(x_BSC)
+        return x_BSC
+
+    def iter_stages(self, x: Tensor) -> Iterator[Tensor]:
         """Run the trunk and yield each stage's raw map.
 
         Args:
             x: ``x_BCS`` in the network's layout.
-            after_stem: Applied to the first embedding's map (token labelling mixes there).
 
         Yields:
-            The un-normed maps of stages 1 up to the last requested one, strides 4, 8, 16, 32.
+            The un-normed maps ``x_BCS`` of stages 1 up to the last requested one, strides 4, 8,
+            16, 32: views of channels-last memory.
         """
         self.check_input(x)
+        x_BSC = x.movedim(1, -1)
         for stage in range(self.num_stages):
-            x = getattr(self, f'patch_embed{stage + 1}')(x)
-            if stage == 0 and after_stem is not None:
-                x = after_stem(x)
-            for index, block in enumerate(getattr(self, f'blocks{stage + 1}')):
-                if index < self.cp_blocks[stage] and self.training:
-                    x = checkpoint(
-                        block, x, use_reentrant=False, context_fn=lambda b=block: _recompute(b)
-                    )
-                else:
-                    x = block(x)
-            yield x
+            x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+            yield x_BSC.movedim(-1, 1)
 
-    def normed(self, stage: int, x: Tensor) -> Tensor:
-        """The output form of one stage's raw map, contiguous.
+    def apply_out_norm(self, stage: int, x_BSC: Tensor) -> Tensor:
+        """One stage's raw map after its output norm, if there is one; float32 under autocast.
+
+        As the official norms return it; mmcv's RoIAlign has no bfloat16 kernel.
+        """
+        if self.out_norm is None:
+            return x_BSC
+        name = 'norm' if self.out_norm == 'bn' else f'norm{stage + 1}'
+        if autocast_dtype(x_BSC) is not None:
+            x_BSC = x_BSC.float()
+        return apply_norm(getattr(self, name), x_BSC)
+
+    def normed(self, stage: int, x_BSC: Tensor) -> Tensor:
+        """The output form of one stage's raw map: ``y_BCS``, contiguous.
 
         mmcv's RoIAlign reads a map's memory as if it were contiguous, whatever its strides, so a
         channels-last map (which convolutions after it would keep) turns into noise there.
         """
-        if self.out_norm == 'ln':
-            x = getattr(self, f'norm{stage + 1}')(x)
-        elif self.out_norm == 'bn':
-            x = self.norm(x)
-        return x.contiguous()
+        return self.apply_out_norm(stage, x_BSC).movedim(-1, 1).contiguous()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Compute the requested maps.
@@ -326,12 +363,14 @@ class UniFormer(BaseModule):
         Raises:
             ValueError: See :meth:`check_input`.
         """
-        outputs = tuple(
-            self.normed(stage, x_BCS)
-            for stage, x_BCS in enumerate(self.iter_stages(x))
-            if stage in self.out_indices
-        )
-        return outputs if self.as_tuple else outputs[0]
+        self.check_input(x)
+        x_BSC, outputs = x.movedim(1, -1), []
+        with self.precision(x):
+            for stage in range(self.num_stages):
+                x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+                if stage in self.out_indices:
+                    outputs.append(self.normed(stage, x_BSC))
+        return tuple(outputs) if self.as_tuple else outputs[0]
 
 
 @register(MODELS)
@@ -355,6 +394,16 @@ class UniFormer3d(UniFormer):
     default_out_indices = (3,)
     single_output_norm = 'bn'
     single_output_as_tuple = False
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)`` that keeps only its input for the backward pass.
+
+    torch.compile recomputes from its graph, which moves no statistics, and traces no context.
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: _recompute(block))
 
 
 @contextmanager
@@ -407,6 +456,14 @@ def _check_frozen_stages(frozen_stages: int) -> int:
             f'(or -1) to {NUM_STAGES}.'
         )
     return frozen_stages
+
+
+def _check_residual_dtype(residual_dtype: str) -> str:
+    if residual_dtype not in RESIDUAL_DTYPES:
+        raise ValueError(
+            f'residual_dtype={residual_dtype!r} is not known; use one of {RESIDUAL_DTYPES}.'
+        )
+    return residual_dtype
 
 
 def _check_with_cp(with_cp: bool | Sequence[int], depths: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network as the official code computes it: the reference for parity and for timings.
+
+Channels first throughout, softmax attention as three separate steps, a permutation before and
+after every attention block, nothing fused: what users of Sense-X/UniFormer @52a0415 run in eager
+mode. Keys and shapes of the state dict are the official ones. ``test_golden.py`` checks it against
+the released networks' outputs; nothing here imports the network under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def rounds_as_on_gpu(x: Tensor) -> bool:
+    """Whether to give norms and softmax float32, as autocast does on a GPU and not on a CPU."""
+    return OfficialUniFormer.autocast_as_on_gpu and torch.is_autocast_enabled(x.device.type)
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float() if rounds_as_on_gpu(x) else x)
+
+
+class DropPath(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        noise = torch.rand(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
+        return x.div(keep) * (noise + keep).floor()
+
+
+class Mlp(nn.Module):
+    def __init__(self, fc1: nn.Module, fc2: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = fc1, nn.GELU(), fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self, dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.scale = dim // head_dim, head_dim**-0.5
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, C = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-2, -1)) * self.scale
+        weights = scores.softmax(dim=-1, dtype=torch.float if rounds_as_on_gpu(x) else None)
+        return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C))
+
+
+class Block(nn.Module):
+    """What all blocks share: position embedding, stochastic depth, residual scales."""
+
+    def __init__(self, rank: int, dim: int, drop_path: float, scale: nn.Parameter | None) -> None:
+        super().__init__()
+        self.pos_embed = CONV[rank](dim, dim, 3, padding=1, groups=dim)
+        self.drop_path = DropPath(drop_path)
+        if scale is not None:
+            self.gamma_1, self.gamma_2 = scale, nn.Parameter(scale.detach().clone())
+
+    def branch(self, gamma: str, x: Tensor) -> Tensor:
+        return self.drop_path(getattr(self, gamma) * x if hasattr(self, gamma) else x)
+
+
+class CBlock(Block):
+    def __init__(self, rank: int, dim: int, ratio: float, drop: float, scale: float | None) -> None:
+        shape = (1, dim) + (1,) * rank
+        gamma = None if scale is None else nn.Parameter(torch.full(shape, scale))
+        super().__init__(rank, dim, drop, gamma)
+        conv, hidden = CONV[rank], int(dim * ratio)
+        self.norm1, self.norm2 = NORM[rank](dim), NORM[rank](dim)
+        self.conv1, self.conv2 = conv(dim, dim, 1), conv(dim, dim, 1)
+        self.attn = conv(dim, dim, 5, padding=2, groups=dim)
+        self.mlp = Mlp(conv(dim, hidden, 1), conv(hidden, dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.pos_embed(x)
+        x = x + self.branch('gamma_1', self.conv2(self.attn(self.conv1(self.norm1(x)))))
+        return x + self.branch('gamma_2', self.mlp(self.norm2(x)))
+
+
+class SABlock(Block):
+    def __init__(
+        self, rank: int, dim: int, head_dim: int, ratio: float, drop: float, scale: float | None
+    ) -> None:
+        gamma = None if scale is None else nn.Parameter(torch.full((dim,), scale))
+        super().__init__(rank, dim, drop, gamma)
+        hidden = int(dim * ratio)
+        self.norm1, self.norm2 = LayerNorm(dim, eps=1e-6), LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, head_dim)
+        self.mlp = Mlp(nn.Linear(dim, hidden), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.pos_embed(x)
+        shape = x.shape
+        x = x.flatten(2).transpose(1, 2)
+        x = x + self.branch('gamma_1', self.attn(self.norm1(x)))
+        x = x + self.branch('gamma_2', self.mlp(self.norm2(x)))
+        return x.transpose(1, 2).reshape(shape)
+
+
+class WindowBlock(SABlock):
+    def __init__(self, window: int, *args) -> None:
+        super().__init__(*args)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.pos_embed(x)
+        shortcut = x.permute(0, 2, 3, 1)
+        B, H, W, C = shortcut.shape
+        w = self.window
+        x = nn.functional.pad(self.norm1(shortcut), (0, 0, 0, -W % w, 0, -H % w))
+        rows, cols = x.shape[1] // w, x.shape[2] // w
+        windows = x.view(B, rows, w, cols, w, C).permute(0, 1, 3, 2, 4, 5).contiguous()
+        y = self.attn(windows.view(-1, w * w, C)).view(B, rows, cols, w, w, C)
+        y = y.permute(0, 1, 3, 2, 4, 5).contiguous().view(B, rows * w, cols * w, C)
+        x = shortcut + self.branch('gamma_1', y[:, :H, :W].contiguous())
+        x = x + self.branch('gamma_2', self.mlp(self.norm2(x)))
+        return x.permute(0, 3, 1, 2).reshape(B, C, H, W)
+
+
+class SplitSABlock(SABlock):
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        dim = self.norm1.normalized_shape[0]
+        self.t_norm = LayerNorm(dim, eps=1e-6)
+        self.t_attn = Attention(dim, args[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.pos_embed(x)
+        B, C, T, H, W = x.shape
+        tokens = x.view(B, C, T, H * W).permute(0, 3, 2, 1).reshape(B * H * W, T, C)
+        tokens = self.drop_path(self.t_attn(self.t_norm(tokens)))
+        tokens = tokens.view(B, H * W, T, C).permute(0, 2, 1, 3).reshape(B * T, H * W, C)
+        residual = x.view(B, C, T, H * W).permute(0, 2, 3, 1).reshape(B * T, H * W, C)
+        space = self.branch('gamma_1', self.attn(self.norm1(residual + tokens)))
+        x = (residual + space).view(B, T * H * W, C)
+        x = x + self.branch('gamma_2', self.mlp(self.norm2(x)))
+        return x.transpose(1, 2).reshape(B, C, T, H, W)
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, proj: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.proj = LayerNorm(proj.out_channels), proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj(x)
+        B, _, *size = x.shape
+        x = self.norm(x.flatten(2).transpose(1, 2)).reshape(B, *size, -1)
+        return x.movedim(-1, 1).contiguous()
+
+
+class ConvEmbed(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+def embedding(rank: int, kind: str, stage: int, widths: Sequence[int], kernel_t: int) -> nn.Module:
+    conv, time = CONV[rank], rank - 2
+    source, dim = widths[stage : stage + 2]
+    side, stride_t = (4, 2) if stage == 0 else (2, 1)
+    kernel_t = 3 if stage == 0 else kernel_t
+    if kind == 'patch':
+        kernel, stride = (kernel_t,) * time + (side,) * 2, (stride_t,) * time + (side,) * 2
+        return PatchEmbed(conv(source, dim, kernel, stride, (kernel_t // 2,) * time + (0, 0)))
+    kernel, stride = (kernel_t,) * time + (3, 3), (1,) * time + (2, 2)
+    padding = (kernel_t // 2,) * time + (1, 1)
+    if stage:
+        return ConvEmbed(conv(source, dim, kernel, stride, padding), NORM[rank](dim))
+    last = (2,) * time + (2, 2)
+    return ConvEmbed(
+        conv(source, dim // 2, kernel, stride, padding),
+        NORM[rank](dim // 2),
+        nn.GELU(),
+        conv(dim // 2, dim, kernel, last, padding),
+        NORM[rank](dim),
+    )
+
+
+class OfficialUniFormer(nn.Module):
+    """Classifier (``num_classes`` given) or dense backbone with a LayerNorm for each output.
+
+    Args:
+        rank: 2 or 3.
+        depths: Blocks per stage.
+        dims: Channels per stage.
+        head_dim: Channels per attention head.
+        mlp_ratio: Hidden width of the MLPs in multiples of the stage width.
+        stem: ``'patch'`` or ``'conv'``.
+        downsample: ``'patch'`` or ``'conv'``.
+        layer_scale: Initial residual scale; None for none.
+        layer_scale_in: ``'attention'`` or ``'all'``.
+        token_labels: Whether the classifier has the dense head.
+        num_classes: Width of the head; None builds the dense backbone.
+        attention: ``'global'``, ``'window'``, ``'hybrid'`` or ``'divided'``.
+        window_size: Side of a window in tokens.
+        drop_path_rate: Stochastic-depth rate of the last block.
+        patch_kernel_t: Time kernel of the later embeddings.
+    """
+
+    autocast_as_on_gpu = False
+
+    def __init__(
+        self,
+        rank: int,
+        *,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        head_dim: int,
+        mlp_ratio: float = 4,
+        stem: str = 'patch',
+        downsample: str = 'patch',
+        layer_scale: float | None = None,
+        layer_scale_in: str = 'all',
+        token_labels: bool = False,
+        num_classes: int | None = None,
+        attention: str = 'global',
+        window_size: int = 14,
+        drop_path_rate: float = 0.0,
+        patch_kernel_t: int = 1,
+    ) -> None:
+        super().__init__()
+        widths, last = (3, *dims), max(sum(depths) - 1, 1)
+        for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            kind = stem if stage == 0 else downsample
+            embed = embedding(rank, kind, stage, widths, patch_kernel_t)
+            self.add_module(f'patch_embed{stage + 1}', embed)
+            blocks = nn.ModuleList()
+            for index in range(depth):
+                drop = drop_path_rate * (sum(depths[:stage]) + index) / last
+                if stage < 2:
+                    scale = layer_scale if layer_scale_in == 'all' else None
+                    blocks.append(CBlock(rank, dim, mlp_ratio, drop, scale))
+                    continue
+                args = (rank, dim, head_dim, mlp_ratio, drop, layer_scale)
+                window = attention == 'window' or (attention == 'hybrid' and (index + 1) % 4)
+                if attention == 'divided':
+                    blocks.append(SplitSABlock(*args))
+                elif stage == 2 and window:
+                    blocks.append(WindowBlock(window_size, *args))
+                else:
+                    blocks.append(SABlock(*args))
+            self.add_module(f'blocks{stage + 1}', blocks)
+        self.dense = num_classes is None
+        if self.dense:
+            for stage, dim in enumerate(dims):
+                self.add_module(f'norm{stage + 1}', LayerNorm(dim, eps=1e-6))
+            return
+        self.norm = NORM[rank](dims[-1])
+        self.head = nn.Linear(dims[-1], num_classes)
+        if token_labels:
+            self.aux_head = nn.Linear(dims[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Maps of the four stages, or logits (of evaluation, for token-labelling networks)."""
+        maps = []
+        for stage in range(1, 5):
+            x = getattr(self, f'patch_embed{stage}')(x)
+            for block in getattr(self, f'blocks{stage}'):
+                x = block(x)
+            if self.dense:
+                normed = getattr(self, f'norm{stage}')(x.movedim(1, -1))
+                maps.append(normed.movedim(-1, 1).contiguous())
+        if self.dense:
+            return tuple(maps)
+        x = self.norm(x).flatten(2)
+        logits = self.head(x.mean(-1))
+        if hasattr(self, 'aux_head'):
+            logits = logits + 0.5 * self.aux_head(x.transpose(1, 2)).max(1)[0]
+        return logits

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark runs, and does not report what is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import benchmark_ops
+import pytest
+
+from uniformer_mm.ops import depthwise_conv
+
+QUICK = ['--device', 'cpu', '--tiny', '--threads', '1', '--repeats', '2', '--seconds', '0.0001']
+
+
+def test_reports_every_problem_with_its_spread(tmp_path) -> None:
+    path = tmp_path / 'rows.json'
+    arguments = [*QUICK, '--dtype', 'float32', 'bfloat16', '--train', '--json', str(path)]
+    assert benchmark_ops.main(arguments) == 0
+    rows = json.loads(path.read_text())['rows']
+    assert len(rows) == 8
+    assert {row['kernel'] for row in rows} == {'3x3', '5x5', '3x3x3', '5x5x5'}
+    for row in rows:
+        assert row['refused'] is None
+        assert row['speedup'] == pytest.approx(row['official_ms'] / row['ours_ms'])
+        assert row['ours_low'] <= row['ours_ms'] <= row['ours_high']
+
+
+def test_refuses_a_wrong_result(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(x, weight, bias, **kwargs):
+        return depthwise_conv(x, weight.flip(-1), bias, **kwargs)
+
+    monkeypatch.setattr(benchmark_ops, 'depthwise_conv', wrong)
+    path = tmp_path / 'rows.json'
+    assert benchmark_ops.main([*QUICK, '--json', str(path)]) == 1
+    for row in json.loads(path.read_text())['rows']:
+        assert 'output is off by' in row['refused']
+        assert 'ours_ms' not in row
+
+
+def test_problems_are_those_of_the_network() -> None:
+    args = benchmark_ops.parse(['--device', 'cpu', '--work', 'video', '--dtype', 'bfloat16'])
+    shapes = [(problem.shape, problem.kernel[0]) for problem in benchmark_ops.problems(args)]
+    assert shapes == [
+        ((1, 8, 56, 56, 64), 3),
+        ((1, 8, 56, 56, 64), 5),
+        ((1, 8, 28, 28, 128), 3),
+        ((1, 8, 28, 28, 128), 5),
+        ((1, 8, 14, 14, 320), 3),
+        ((1, 8, 7, 7, 512), 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--device', 'cpu', '--tune'], 'needs a GPU'),
+        (['--device', 'cpu', '--processor-time', '--threads', '2'], 'one thread'),
+    ],
+)
+def test_says_what_does_not_go_together(arguments: list, message: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        benchmark_ops.parse(arguments)
+    assert message in capsys.readouterr().err

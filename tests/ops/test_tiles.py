@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tile table and the file of tuned rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from uniformer_mm.ops import tiles
+from uniformer_mm.ops.tiles import FORWARD, WEIGHT_GRAD, Tile
+
+DEVICE = 'NVIDIA H100 80GB HBM3'
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('UNIFORMER_MM_CACHE', str(tmp_path))
+    tiles.tile_for.cache_clear()
+
+
+@pytest.mark.parametrize('channels', [1, 3, 8, 56, 64, 96, 112, 320, 448, 512])
+@pytest.mark.parametrize('row', tiles.TABLE, ids=str)
+def test_a_program_is_full_vectors_with_little_padding(row: tuple, channels: int) -> None:
+    tile = row[-1]
+    lanes, block = tile.block(channels)
+    assert lanes * block == tile.vector * tile.warps * 32
+    assert lanes & (lanes - 1) == 0 == block & (block - 1), 'Triton needs powers of two'
+    padded = -(-channels // block) * block
+    assert padded < channels + 8 or padded == 8
+
+
+def test_every_kernel_has_a_tile() -> None:
+    for operation in (FORWARD, WEIGHT_GRAD):
+        for kernel in ((1, 1), (3, 3), (5, 5), (9, 9), (3, 3, 3), (1, 81), (3, 1, 1)):
+            assert tiles.default_tile(operation, (9, 0), kernel, 2).warps
+
+
+def test_an_architecture_can_have_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Tile(1, 4, 2, 4)
+    table = ((FORWARD, (8, 0), 3, 4, own), *tiles.TABLE)
+    monkeypatch.setattr(tiles, 'TABLE', table)
+    assert tiles.default_tile(FORWARD, (8, 0), (3, 3), 4) == own
+    assert tiles.default_tile(FORWARD, (8, 0), (3, 3), 2) != own
+    assert tiles.default_tile(FORWARD, (9, 0), (3, 3), 4) != own
+
+
+def test_tuned_rows_are_kept_per_device_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, kernel = torch.device('cuda', 0), (5, 5, 5)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: DEVICE)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: (9, 0))
+    before = tiles.tile_for(FORWARD, device, kernel, 64, torch.bfloat16)
+    assert before == tiles.default_tile(FORWARD, (9, 0), kernel, 2)
+
+    tuned = {tiles.key(FORWARD, kernel, 64, torch.bfloat16): Tile(1, 2, 2, 8)}
+    path = tiles.save_tuned(DEVICE, tuned)
+    other = {tiles.key(FORWARD, kernel, 128, torch.bfloat16): Tile(3, 4, 2, 8)}
+    tiles.save_tuned(DEVICE, other)
+    assert path.name == 'tiles_NVIDIA_H100_80GB_HBM3.json'
+    assert tiles.load_tuned(DEVICE) == tuned | other
+    assert tiles.load_tuned('another') == {}
+    assert tiles.tile_for(FORWARD, device, kernel, 64, torch.bfloat16) == Tile(1, 2, 2, 8)
+    assert tiles.tile_for(FORWARD, device, kernel, 64, torch.float16) == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name], 'temporary files remain'
+
+
+def test_rows_of_another_version_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles.save_tuned(DEVICE, {'forward 3x3 64 float32': Tile(1, 1, 1, 1)})
+    monkeypatch.setattr(tiles, 'CACHE_VERSION', tiles.CACHE_VERSION + 1)
+    assert tiles.load_tuned(DEVICE) == {}
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"version": 1, "tiles": {"a": {"rows": 1}}}'])
+def test_a_broken_file_is_named(text: str) -> None:
+    path = tiles.cache_file(DEVICE)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'tiles_NVIDIA.* does not hold tuned tiles .* delete it'):
+        tiles.load_tuned(DEVICE)

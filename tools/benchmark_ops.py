@@ -1,0 +1,311 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""Time the package's operators beside the framework's, on the maps of UniFormer-S.
+
+    python tools/benchmark_ops.py                      # this machine's GPU, else its CPU
+    python tools/benchmark_ops.py --work video --dtype bfloat16 --train
+    python tools/benchmark_ops.py --overhead           # host time of a call
+    python tools/benchmark_ops.py --tune               # GPU: find and keep the fastest tiles
+
+Each row times ``depthwise_conv`` on channels-last maps and what the official network does,
+``x + conv(x)`` on channels-first maps, in turns, and gives the median, the middle half of the
+repeats and the ratio of the medians. Before a row is timed its outputs and gradients are compared
+with the float64 reference: an error above twice the framework's refuses the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.benchmark import Timer
+
+from uniformer_mm.ops import depthwise_conv, reference
+
+CONV = {2: F.conv2d, 3: F.conv3d}
+# Per kind of work: (batch on the CPU, batch on the GPU), sizes and channels of the four stages,
+# extents of the depthwise kernels there (the 5-wide one has no residual).
+WORK = {
+    'image': ((8, 256), ((56, 56, 64), (28, 28, 128), (14, 14, 320), (7, 7, 512))),
+    'dense': ((1, 4), ((200, 320, 64), (100, 160, 128), (50, 80, 320), (25, 40, 512))),
+    'video': ((1, 16), ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 320), (8, 7, 7, 512))),
+}
+TINY = ((5, 6, 8), (3, 4, 5, 8))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One depthwise convolution: ``shape`` is channels last, ``kernel`` its extents."""
+
+    shape: tuple[int, ...]
+    kernel: tuple[int, ...]
+    residual: bool
+    dtype: torch.dtype
+    device: str
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map, taps, bias and cotangent; the map and parameters want gradients."""
+        draw = torch.Generator(self.device).manual_seed(0)
+        channels = self.shape[-1]
+        shapes = (self.shape, (channels, 1, *self.kernel), (channels,), self.shape)
+        x, weight, bias, grad = (
+            torch.randn(shape, generator=draw, device=self.device).to(self.dtype)
+            for shape in shapes
+        )
+        # Parameters are float32 in training, as under autocast; their values fit the dtype.
+        weight, bias = weight.float(), bias.float()
+        return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), grad
+
+
+def official(x_BCS: Tensor, weight: Tensor, bias: Tensor, residual: bool) -> Tensor:
+    """The official network's form, on a channels-first map."""
+    kernel = weight.shape[2:]
+    weight, bias = weight.to(x_BCS.dtype), bias.to(x_BCS.dtype)
+    padding = [k // 2 for k in kernel]
+    y = CONV[len(kernel)](x_BCS, weight, bias, padding=padding, groups=len(weight))
+    return x_BCS + y if residual else y
+
+
+def refusal(problem: Problem, backend: str) -> str | None:
+    """Why the row must not be reported: the first result that is off; None if all are right."""
+    x, weight, bias, grad = problem.tensors()
+    leaves = (x, weight, bias)
+
+    def results(y: Tensor) -> list[Tensor]:
+        return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))]
+
+    exact = results(reference.depthwise_conv(x, weight, bias, residual=problem.residual))
+    ours = results(depthwise_conv(*leaves, residual=problem.residual, backend=backend))
+    plain = official(x.movedim(-1, 1).contiguous(), weight, bias, problem.residual)
+    other = results(plain.movedim(1, -1))
+    names = ('output', 'input gradient', 'weight gradient', 'bias gradient')
+    for name, found, framework, truth in zip(names, ours, other, exact, strict=True):
+        truth = truth.double()
+        error = (found.double() - truth).abs().max().item()
+        bound = 2 * (framework.double() - truth).abs().max().item()
+        bound += torch.finfo(found.dtype).eps * truth.abs().max().item()
+        if not error <= bound:
+            return f'{name} is off by {error:.1e}, allowed {bound:.1e}'
+    return None
+
+
+def calls(problem: Problem, backend: str, train: bool) -> dict[str, Callable[[], object]]:
+    """The two calls to compare."""
+    x, weight, bias, grad = problem.tensors()
+    x_BCS = x.detach().movedim(-1, 1).contiguous().requires_grad_()
+    grad_BCS = grad.movedim(-1, 1).contiguous()
+    residual = problem.residual
+
+    def ours() -> object:
+        with torch.set_grad_enabled(train):
+            y = depthwise_conv(x, weight, bias, residual=residual, backend=backend)
+        return torch.autograd.grad(y, (x, weight, bias), grad) if train else y
+
+    def theirs() -> object:
+        with torch.set_grad_enabled(train):
+            y = official(x_BCS, weight, bias, residual)
+        return torch.autograd.grad(y, (x_BCS, weight, bias), grad_BCS) if train else y
+
+    return {'ours': ours, 'official': theirs}
+
+
+def milliseconds(
+    calls: dict[str, Callable[[], object]], args: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Times of each call, taken in turns so that a busy machine slows all alike.
+
+    Args:
+        calls: What to time, by name.
+        args: Repeats of each, seconds of one measurement (which repeats a short call), threads,
+            and whether to read the clock or the processor time.
+    """
+    settings = {'num_threads': args.threads}
+    if args.processor_time:
+        settings['timer'] = time.process_time
+    timers = {
+        name: Timer('call()', globals={'call': call}, **settings) for name, call in calls.items()
+    }
+    numbers = {}
+    for name, timer in timers.items():
+        timer.timeit(1)
+        numbers[name] = max(1, int(args.seconds / max(timer.timeit(1).mean, 1e-7)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(args.repeats):
+        for name, timer in timers.items():
+            times[name].append(timer.timeit(numbers[name]).mean * 1e3)
+    return times
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return low, statistics.median(values), high
+
+
+def problems(args: argparse.Namespace) -> list[Problem]:
+    """What the arguments ask for."""
+    shapes = []
+    for work in args.work:
+        batches, maps = WORK[work]
+        batch = args.batch or batches[args.device == 'cuda']
+        for stage, size in enumerate(maps):
+            shapes += [((batch, *size), k) for k in ((3, 5) if stage < 2 else (3,))]
+    if args.tiny:
+        shapes = [((2, *size), k) for size in TINY for k in (3, 5)]
+    return [
+        Problem(shape, (k,) * (len(shape) - 2), k == 3, getattr(torch, dtype), args.device)
+        for (shape, k), dtype in itertools.product(shapes, args.dtype)
+    ]
+
+
+def device_name(device: str) -> str:
+    """What ran, for people."""
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
+    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    return f'{(names or [platform.processor()])[0]}, {torch.get_num_threads()} thread(s)'
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    """One row for each problem; a refused row holds the reason and no times."""
+    rows = []
+    for problem in problems(args):
+        row = {
+            'device': device_name(args.device),
+            'shape': 'x'.join(map(str, problem.shape)),
+            'kernel': 'x'.join(map(str, problem.kernel)),
+            'dtype': str(problem.dtype).split('.')[1],
+            'pass': 'forward + backward' if args.train else 'forward',
+        }
+        reason = refusal(problem, args.backend)
+        if reason is None:
+            times = milliseconds(calls(problem, args.backend, args.train), args)
+            for name, values in times.items():
+                low, median, high = quartiles(values)
+                row |= {f'{name}_ms': median, f'{name}_low': low, f'{name}_high': high}
+            row['speedup'] = row['official_ms'] / row['ours_ms']
+        rows.append(row | {'refused': reason})
+    return rows
+
+
+def overhead(args: argparse.Namespace) -> list[dict]:
+    """Host microseconds of a call on a map too small to take time."""
+    problem = Problem((1, 1, 1, 8), (3, 3), True, torch.float32, args.device)
+    x, weight, bias, _ = problem.tensors()
+    x_BCS = x.detach().movedim(-1, 1).contiguous()
+
+    def recorded() -> None:
+        depthwise_conv(x, weight, bias, residual=True, backend=args.backend)
+
+    def no_grad() -> None:
+        with torch.no_grad():
+            recorded()
+
+    table = {
+        'operator, no gradient': no_grad,
+        'operator, recorded': recorded,
+        'framework, recorded': lambda: official(x_BCS, weight, bias, True),
+    }
+    times = milliseconds(table, args)
+    return [{'call': name, 'us': quartiles(t)[1] * 1e3} for name, t in times.items()]
+
+
+def tune(args: argparse.Namespace) -> list[dict]:
+    """Tunes every problem's forward and weight gradient; keeps the fastest tiles."""
+    from uniformer_mm.ops.tuning import tune as tune_tiles
+
+    rows = []
+    for problem in problems(args):
+        for operation in ('forward', 'weight_grad'):
+            times = tune_tiles(operation, problem.shape, problem.kernel, problem.dtype)
+            best, slowest = next(iter(times.items())), list(times.items())[-1]
+            rows.append(
+                {
+                    'operation': operation,
+                    'shape': 'x'.join(map(str, problem.shape)),
+                    'kernel': 'x'.join(map(str, problem.kernel)),
+                    'tile': str(best[0]),
+                    'ms': best[1],
+                    'slowest_ms': slowest[1],
+                }
+            )
+    return rows
+
+
+def show(rows: list[dict], console: Console) -> None:
+    """Print rows as a table; missing cells stay empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*(name.replace('_', ' ') for name in names))
+    for row in rows:
+        cells = (row.get(name) for name in names)
+        table.add_row(
+            *('' if c is None else f'{c:.3g}' if isinstance(c, float) else str(c) for c in cells)
+        )
+    console.print(table)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    best = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default=best)
+    parser.add_argument('--work', nargs='+', choices=sorted(WORK), default=sorted(WORK))
+    parser.add_argument(
+        '--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16'), default=['float32']
+    )
+    parser.add_argument('--backend', default='auto')
+    parser.add_argument('--batch', type=int, help='default: 8, 1, 1 on the CPU; 256, 4, 16')
+    parser.add_argument('--train', action='store_true', help='forward and backward')
+    parser.add_argument('--threads', type=int, help='default: all; 1 for --overhead')
+    parser.add_argument(
+        '--processor-time',
+        action='store_true',
+        help='one thread, time of the processor: for a CPU that others use too',
+    )
+    parser.add_argument('--repeats', type=int, default=11)
+    parser.add_argument('--seconds', type=float, default=0.05, help='of one measurement')
+    parser.add_argument('--tiny', action='store_true', help='tiny maps, to see that it works')
+    parser.add_argument('--overhead', action='store_true', help='host time of a call instead')
+    parser.add_argument('--tune', action='store_true', help='find and keep the fastest tiles')
+    parser.add_argument('--json', type=Path, help='also write the rows here')
+    args = parser.parse_args(arguments)
+    if args.processor_time and (args.device != 'cpu' or args.threads not in (None, 1)):
+        parser.error('--processor-time needs --device cpu and one thread')
+    one = args.overhead or args.processor_time
+    args.threads = args.threads or (1 if one else torch.get_num_threads())
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: there is no GPU here; use --device cpu')
+    if args.tune and args.device != 'cuda':
+        parser.error('--tune needs a GPU: tiles are the GPU kernels’')
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, and fail if a row was refused."""
+    args = parse(arguments)
+    torch.set_num_threads(args.threads)
+    rows = (tune if args.tune else overhead if args.overhead else measure)(args)
+    show(rows, Console(width=200))
+    if args.json:
+        args.json.write_text(json.dumps({'torch': torch.__version__, 'rows': rows}, indent=1))
+    refused = [row for row in rows if row.get('refused')]
+    return 1 if refused else 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions on channels-last maps that several layers share.
+
+Shapes as in ``layers.py``; ``H`` is the hidden width of an MLP. Each function has one meaning and
+is free to compute it in another way where that is faster: without gradients on a CPU through
+oneDNN's fused products, with gradients through formulas that keep fewer maps.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812
+
+# Hidden elements of a piece: 1 MiB in float32, half of the second-level cache of a server core.
+PIECE = 1 << 18
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast gives matrix products of ``x``; None where it is off or leaves it.
+
+    float64 tensors it leaves alone, and it does not know the meta device.
+    """
+    device = x.device.type
+    if x.dtype is torch.float64 or device == 'meta':
+        return None
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """A context without autocast on the device of ``x``."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def channels_last(layer: Callable[[Tensor], Tensor], x_BSC: Tensor) -> Tensor:
+    """Apply a layer for ``x_BCS`` to the same memory: strides say where the channels lie."""
+    return layer(x_BSC.movedim(-1, 1)).movedim(1, -1)
+
+
+def _has_fused_product(x: Tensor) -> bool:
+    """Whether oneDNN's product with bias, GELU and sum in one pass can take ``x`` here.
+
+    It has no gradient, and a compiler fuses these by itself.
+    """
+    return (
+        x.device.type == 'cpu'
+        and x.dtype is torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+        and autocast_dtype(x) is None
+    )
+
+
+def linear(
+    x_BSI: Tensor,
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    *,
+    gelu: bool = False,
+    add_BSO: Tensor | None = None,
+) -> Tensor:
+    """``add + gelu(x @ weight + bias)``, of which GELU and sum are optional.
+
+    Args:
+        x_BSI: A map.
+        weight_OI: Matrix.
+        bias_O: Bias, or None.
+        gelu: Whether to apply an exact (erf) GELU.
+        add_BSO: Added to the result, which then has the wider of both dtypes.
+
+    Returns:
+        ``y_BSO``.
+    """
+    if _has_fused_product(x_BSI) and not (gelu and add_BSO is not None):
+        fused = torch.ops.mkldnn._linear_pointwise
+        if add_BSO is not None and add_BSO.dtype is x_BSI.dtype:
+            x_NI, add_NO = x_BSI.flatten(0, -2), add_BSO.flatten(0, -2)
+            y_NO = fused.binary(x_NI, add_NO, weight_OI, bias_O, 'add')
+            return y_NO.view(add_BSO.shape)
+        if add_BSO is None:
+            epilogue = ('gelu', [], 'none') if gelu else ('none', [], '')
+            return fused(x_BSI, weight_OI, bias_O, *epilogue)
+    y_BSO = F.linear(x_BSI, weight_OI, bias_O)
+    y_BSO = F.gelu(y_BSO) if gelu else y_BSO
+    return y_BSO if add_BSO is None else add_BSO + y_BSO
+
+
+class _Mlp(torch.autograd.Function):
+    """Two products with a GELU between, keeping the hidden map before the GELU alone.
+
+    The framework keeps it before and after, the two largest maps of a block; computing the GELU
+    again costs one pass over one of them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor
+    ) -> Tensor:
+        h_BSH = linear(x_BSC, w_HC, b_H)
+        ctx.save_for_backward(x_BSC, h_BSH, w_HC, w_OH)
+        return linear(F.gelu(h_BSH), w_OH, b_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BSO: Tensor) -> tuple[Tensor | None, ...]:
+        x_BSC, h_BSH, w_HC, w_OH = ctx.saved_tensors
+        x_NC, h_NH, grad_NO = (m.flatten(0, -2) for m in (x_BSC, h_BSH, grad_BSO))
+        needs_x, *needs = ctx.needs_input_grad
+        d_OH = grad_NO.t() @ F.gelu(h_NH) if needs[2] else None
+        d_O = grad_NO.sum(0) if needs[3] else None
+        grad_NH = torch.ops.aten.gelu_backward(grad_NO @ w_OH, h_NH)
+        d_HC = grad_NH.t() @ x_NC if needs[0] else None
+        d_H = grad_NH.sum(0) if needs[1] else None
+        d_BSC = (grad_NH @ w_HC).view(x_BSC.shape) if needs_x else None
+        return d_BSC, d_HC, d_H, d_OH, d_O
+
+
+def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+    """``gelu(x @ w_HC + b_H) @ w_OH + b_O`` in autocast's dtype, or that of ``x``.
+
+    A second derivative is not defined outside torch.compile.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return linear(linear(x_BSC, w_HC, b_H, gelu=True), w_OH, b_O)
+    dtype = autocast_dtype(x_BSC) or x_BSC.dtype
+    with without_autocast(x_BSC):
+        return _Mlp.apply(*(tensor.to(dtype) for tensor in (x_BSC, w_HC, b_H, w_OH, b_O)))
+
+
+def rows_in_cache(x_BSC: Tensor, hidden: int) -> int | None:
+    """How many positions of a map to put through an MLP at once; None for all.
+
+    The hidden map is the network's largest. On a CPU without gradients it is worth going through
+    it in pieces that stay in the cache and never need fresh memory.
+
+    Args:
+        x_BSC: The map.
+        hidden: Channels of the hidden map.
+    """
+    rows = max(PIECE // hidden, 1)
+    if (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or x_BSC.device.type != 'cpu'
+        or x_BSC[..., 0].numel() <= 2 * rows
+    ):
+        return None
+    return rows
+
+
+def patches(
+    x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+) -> Tensor:
+    """The elements under each position of a kernel that does not overlap in space.
+
+    Args:
+        x_BSC: A map; what does not fill a kernel at the bottom and right is left out.
+        kernel: Kernel in pixels (and frames).
+        stride: Stride, equal to the kernel in space.
+        padding: Zero padding in frames; 0 in space.
+
+    Returns:
+        ``x_BSK`` with K in the order (frame,) row, column, channel; one copy.
+    """
+    k_h, k_w = kernel[-2:]
+    clip = len(kernel) == 3
+    if clip and padding[0]:
+        x_BSC = F.pad(x_BSC, (0,) * 6 + (padding[0],) * 2)
+    if torch.compiler.is_compiling():
+        return _patches_by_tap(x_BSC, kernel, stride)
+    if clip:
+        x_BSC = x_BSC.unfold(1, kernel[0], stride[0]).movedim(-1, 2)
+    *lead, H, W, _ = x_BSC.shape
+    h, w = H // k_h, W // k_w
+    x_BSC = x_BSC[..., : h * k_h, : w * k_w, :].unflatten(-2, (w, k_w)).unflatten(-4, (h, k_h))
+    order = (0, 1, 3, 5, 2, 4, 6, 7) if clip else (0, 1, 3, 2, 4, 5)
+    return x_BSC.permute(order).reshape(*lead[: len(lead) - clip], h, w, -1)
+
+
+def _patches_by_tap(x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """:func:`patches` for a compiler.
+
+    Cutting the map to whole patches and reshaping it would make one program for maps that divide
+    and another for those that do not.
+    """
+    counts = [(n - k) // s + 1 for n, k, s in zip(x_BSC.shape[1:-1], kernel, stride, strict=True)]
+    taps = []
+    for tap in itertools.product(*map(range, kernel)):
+        at = [
+            slice(first, first + (n - 1) * s + 1, s)
+            for first, n, s in zip(tap, counts, stride, strict=True)
+        ]
+        taps.append(x_BSC[(slice(None), *at)])
+    return torch.cat(taps, -1)
+
+
+def fold_batch_norm(norm: nn.Module, weight_OI: Tensor, bias_O: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix and bias that first normalise with the running statistics of ``norm``.
+
+    Built anew in each call from what the parameters hold now, so nothing can go stale, and
+    gradients reach all of them. Half precision is folded in float32.
+
+    Args:
+        norm: BatchNorm in evaluation mode over I channels.
+        weight_OI: Matrix of the layer after it.
+        bias_O: Its bias.
+
+    Returns:
+        A matrix and a bias of the same shapes and dtypes.
+    """
+    dtype = torch.promote_types(weight_OI.dtype, torch.float32)
+    scale_I = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
+    shift_I = torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale_I, value=-1)
+    weight = weight_OI.to(dtype)
+    bias = bias_O.to(dtype) + (weight * shift_I).sum(1)
+    return (weight * scale_I).to(weight_OI.dtype), bias.to(bias_O.dtype)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depthwise convolution out of the framework's own operators, in the fastest form of each device.
+
+On the CPU (oneDNN, measured by ``tools/benchmark_ops.py``):
+
+* Channels last in float32 is the only form with a kernel made for depthwise 3-D convolution; half
+  precision is upcast, because the framework's own half-precision 3-D kernel is 10 to 80 times
+  slower and its 2-D kernel is fast only where the processor multiplies bfloat16.
+* The input gradient is the same convolution with the taps reversed: oneDNN's backward kernels
+  treat a 3-D depthwise convolution as a dense one of 16 x 16 channels.
+* The weight gradient of a 3-D convolution is a sum over frames of 2-D ones, for the same reason.
+
+On a GPU the framework has a 3-D depthwise kernel for channels-first tensors only, so the tensor is
+copied there and back. Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+CONV = {2: F.conv2d, 3: F.conv3d}
+HALF = (torch.bfloat16, torch.float16)
+# Positions that one call of oneDNN's 2-D weight gradient may add up, by the rank of the whole and
+# whether the kernel has more than 3 columns. Its narrow form adds one position after the other,
+# its wide one blocks of them; more positions would double the error of what is replaced.
+LONGEST_SUM = {(2, False): None, (2, True): 4096, (3, False): 196, (3, True): 4096}
+MOST_PIECES = 16
+
+
+@functools.cache
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def _compute_dtype(x: Tensor, rank: int) -> torch.dtype:
+    """The dtype in which the convolution itself runs."""
+    if x.device.type != 'cpu' or x.dtype not in HALF:
+        return x.dtype
+    native = rank == 2 and x.dtype is torch.bfloat16 and _cpu_multiplies_bfloat16()
+    return x.dtype if native else torch.float32
+
+
+def _channels_first(x_BSC: Tensor, rank: int) -> Tensor:
+    """A ``(B, C, S)`` view of the input, or a copy where only that form is fast."""
+    x_BCS = x_BSC.movedim(-1, 1)
+    return x_BCS.contiguous() if x_BSC.is_cuda and rank == 3 else x_BCS
+
+
+def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
+    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
+    if not x_BSC.numel():
+        return x_BSC.new_empty(x_BSC.shape)
+    kernel = weight.shape[2:]
+    rank = len(kernel)
+    dtype = _compute_dtype(x_BSC, rank)
+    taps = weight.to(dtype)
+    # Adding one to the centre tap saves a pass over the map; in half precision the one would
+    # swallow the tap.
+    in_tap = residual and dtype not in HALF
+    if in_tap:
+        taps = taps.clone() if taps is weight else taps
+        taps[(slice(None), 0, *(k // 2 for k in kernel))] += 1
+    y_BCS = CONV[rank](
+        _channels_first(x_BSC.contiguous().to(dtype), rank),
+        taps,
+        None if bias is None else bias.to(dtype),
+        padding=[k // 2 for k in kernel],
+        groups=weight.shape[0],
+    )
+    y_BSC = y_BCS.movedim(1, -1).to(x_BSC.dtype).contiguous()
+    return y_BSC.add_(x_BSC) if residual and not in_tap else y_BSC
+
+
+def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
+    """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
+    return forward(grad_BSC, weight.flip(tuple(range(2, weight.ndim))), None, residual)
+
+
+def _conv2d_weight_grad(
+    grad_BHWC: Tensor, x_BHWC: Tensor, kernel: tuple[int, ...], rank: int = 2
+) -> Tensor:
+    """Gradient of ``(C, 1, kh, kw)`` taps; ``x_BHWC`` already has its zero rows around it."""
+    B, H, W, channels = grad_BHWC.shape
+    if not grad_BHWC.numel():
+        return x_BHWC.new_zeros((channels, 1, *kernel))
+    longest = LONGEST_SUM[rank, kernel[1] > 3] or B * H * W
+    samples = max(1, longest // (H * W))
+    rows = max(longest // W, -(-H // MOST_PIECES))
+    halo = kernel[0] - 1
+    pieces = []
+    for grad, x in zip(grad_BHWC.split(samples), x_BHWC.split(samples), strict=True):
+        for first in range(0, H, rows):
+            last = min(first + rows, H)
+            _, piece, _ = torch.ops.aten.convolution_backward(
+                grad[:, first:last].movedim(-1, 1),
+                x[:, first : last + halo].movedim(-1, 1),
+                x.new_empty((channels, 1, *kernel)),
+                None,
+                [1, 1],
+                [0, kernel[1] // 2],
+                [1, 1],
+                False,
+                [0, 0],
+                channels,
+                [False, True, False],
+            )
+            pieces.append(piece)
+    return torch.stack(pieces).sum(0)
+
+
+def _by_frame(grad_BTHWC: Tensor, x_BTHWC: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    """Gradient of ``(C, 1, kt, kh, kw)`` taps: each time tap pairs frames at one distance."""
+    frames = x_BTHWC.shape[1]
+    taps = []
+    for tap in range(kernel[0]):
+        shift = tap - kernel[0] // 2
+        first, last = max(0, -shift), max(0, -shift, min(frames, frames - shift))
+        pair = grad_BTHWC[:, first:last], x_BTHWC[:, first + shift : last + shift]
+        taps.append(_conv2d_weight_grad(*(m.flatten(0, 1) for m in pair), kernel[1:], rank=3))
+    return torch.stack(taps, dim=2)
+
+
+def weight_grad(grad_BSC: Tensor, x_BSC: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Gradients of taps ``(C, 1, *k)`` and bias ``(C,)``, in float32 (float64 for float64)."""
+    rank, channels = len(kernel), x_BSC.shape[-1]
+    dtype = torch.promote_types(x_BSC.dtype, torch.float32)
+    grad_BSC, x_BSC = grad_BSC.contiguous(), x_BSC.contiguous()
+    bias = grad_BSC.reshape(-1, channels).sum(0, dtype=dtype)
+    if x_BSC.device.type == 'cpu':
+        grad_BSC, x_BSC = grad_BSC.to(dtype), x_BSC.to(dtype)
+        x_BSC = F.pad(x_BSC, (0, 0, 0, 0, kernel[-2] // 2, kernel[-2] // 2))
+        by_rank = {2: _conv2d_weight_grad, 3: _by_frame}
+        return by_rank[rank](grad_BSC, x_BSC, kernel).contiguous(), bias
+    _, grad, _ = torch.ops.aten.convolution_backward(
+        _channels_first(grad_BSC, rank),
+        _channels_first(x_BSC, rank),
+        x_BSC.new_empty((channels, 1, *kernel)),
+        None,
+        [1] * rank,
+        [k // 2 for k in kernel],
+        [1] * rank,
+        False,
+        [0] * rank,
+        channels,
+        [False, True, False],
+    )
+    return grad.to(dtype).contiguous(), bias

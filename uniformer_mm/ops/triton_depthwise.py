@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launches of the Triton kernels: shapes, grids and the order of the taps.
+
+Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels, ``K`` taps.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .tiles import FORWARD, WEIGHT_GRAD, Tile, tile_for
+from .triton_kernels import convolve, sum_parts, weight_grad_parts
+
+# Parts of the weight gradient: enough programs to fill a GPU a few times over, few enough that
+# adding them up stays small.
+PROGRAMS_PER_PROCESSOR = 4
+CPU_PROCESSORS = 1
+SUM_BLOCK = {'BLOCK_K': 4, 'BLOCK_C': 32}
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type != 'cuda':
+        return CPU_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _on(device: torch.device) -> torch.cuda.device | nullcontext:
+    """Kernels start on the current device, which need not be the tensors'."""
+    if device.type != 'cuda' or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the kernels divide a map.
+
+    Attributes:
+        blocks: Programs along the lanes and along the channels.
+        block_p: Lanes of a program.
+        arguments: What both kernels are told: sizes and compile-time constants.
+    """
+
+    blocks: tuple[int, int]
+    block_p: int
+    arguments: dict[str, int]
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(shape: torch.Size, kernel: tuple[int, ...], tile: Tile) -> _Plan:
+    """Remembered for each size: working it out takes the host as long as a launch."""
+    # An image is a clip of one frame.
+    B, *S, C = shape
+    T, H, W = (1,) * (3 - len(S)) + tuple(S)
+    KT, KH, KW = (1,) * (3 - len(kernel)) + tuple(kernel)
+    patches_h, patches_w = -(-H // tile.patch_h), -(-W // tile.patch_w)
+    lanes = B * T * patches_h * patches_w
+    block_p, block_c = tile.block(C)
+    arguments = {
+        'lanes': lanes,
+        'T': T,
+        'H': H,
+        'W': W,
+        'patches_h': patches_h,
+        'patches_w': patches_w,
+        'C': C,
+        'KT': KT,
+        'KH': KH,
+        'KW': KW,
+        'PATCH_H': tile.patch_h,
+        'PATCH_W': tile.patch_w,
+        'BLOCK_P': block_p,
+        'BLOCK_C': block_c,
+        'num_warps': tile.warps,
+        'num_stages': 1,
+    }
+    return _Plan((-(-lanes // block_p), -(-C // block_c)), block_p, arguments)
+
+
+def _convolve(
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: bool,
+    reverse: bool,
+    tile: Tile | None,
+) -> Tensor:
+    x_BSC = x_BSC.contiguous()
+    y_BSC = torch.empty_like(x_BSC)
+    if not x_BSC.numel():
+        return y_BSC
+    channels, kernel = weight.shape[0], tuple(weight.shape[2:])
+    taps_KC = weight.reshape(channels, -1).t().contiguous()
+    tile = tile or tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
+    plan = _plan(x_BSC.shape, kernel, tile)
+    with _on(x_BSC.device):
+        convolve[plan.blocks](
+            x_BSC,
+            taps_KC,
+            taps_KC if bias is None else bias,
+            y_BSC,
+            **plan.arguments,
+            HAS_BIAS=bias is not None,
+            RESIDUAL=residual,
+            REVERSED=reverse,
+        )
+    return y_BSC
+
+
+def forward(
+    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, tile: Tile | None = None
+) -> Tensor:
+    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
+    return _convolve(x_BSC, weight, bias, residual, reverse=False, tile=tile)
+
+
+def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
+    """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
+    return _convolve(grad_BSC, weight, None, residual, reverse=True, tile=None)
+
+
+def weight_grad(
+    grad_BSC: Tensor, x_BSC: Tensor, kernel: tuple[int, ...], tile: Tile | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of taps ``(C, 1, *k)`` and bias ``(C,)`` in float32, added in a fixed order."""
+    grad_BSC, x_BSC = grad_BSC.contiguous(), x_BSC.contiguous()
+    channels, taps = x_BSC.shape[-1], math.prod(kernel)
+    tile = tile or tile_for(WEIGHT_GRAD, x_BSC.device, kernel, channels, x_BSC.dtype)
+    plan = _plan(x_BSC.shape, kernel, tile)
+    (blocks_p, blocks_c), frames = plan.blocks, plan.arguments['KT']
+
+    programs = PROGRAMS_PER_PROCESSOR * _processors(x_BSC.device)
+    parts = max(1, min(blocks_p, programs // (blocks_c * frames)))
+    blocks_per_part = max(1, -(-blocks_p // parts))
+    parts = -(-blocks_p // blocks_per_part)
+
+    float32 = {'dtype': torch.float32, 'device': x_BSC.device}
+    parts_PKC = torch.empty((parts, taps + 1, channels), **float32)
+    taps_grad = torch.empty((channels, 1, *kernel), **float32)
+    bias_grad = torch.empty((channels,), **float32)
+    with _on(x_BSC.device):
+        if parts:
+            weight_grad_parts[(parts, blocks_c, frames)](
+                grad_BSC,
+                x_BSC,
+                parts_PKC,
+                lanes_per_part=blocks_per_part * plan.block_p,
+                **plan.arguments,
+            )
+        block_k, block_c = SUM_BLOCK['BLOCK_K'], SUM_BLOCK['BLOCK_C']
+        sum_parts[(-(-(taps + 1) // block_k), -(-channels // block_c))](
+            parts_PKC, taps_grad, bias_grad, parts, C=channels, K=taps, **SUM_BLOCK
+        )
+    return taps_grad, bias_grad

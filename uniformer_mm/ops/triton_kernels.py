@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton kernels of the depthwise convolution on channels-last maps.
+
+A lane (row of a tile) owns a patch of ``PATCH_H`` x ``PATCH_W`` positions of one frame, whose sums
+stay in registers: each input value is read once per time tap and used by every tap and position
+of the patch that need it, each tap is read once and used by the whole patch. The columns of a tile
+are neighbouring channels, so every access is contiguous. A program holds lanes of successive
+frames of one place, which share their input frames in the first-level cache. An image is a clip of
+one frame. Nothing passes through shared memory, except sums over lanes.
+
+Offsets within a frame are 32-bit, those of frames 64-bit. ``C`` and the taps are compile-time
+constants, the size of the map is not: another image size compiles nothing.
+"""
+
+# The kernel language has no unpacking of tuples.
+# ruff: noqa: RUF005
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Specialising on these would compile anew for sizes of 1 and multiples of 16.
+SIZES = ['lanes', 'lanes_per_part', 'parts', 'T', 'H', 'W', 'patches_h', 'patches_w']
+
+
+@triton.jit
+def _zeros(COUNT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    values = ()
+    for _ in tl.static_range(COUNT):
+        values = values + (tl.zeros((BLOCK_P, BLOCK_C), tl.float32),)
+    return values
+
+
+@triton.jit
+def _place(lane, T, patches_h, patches_w, PATCH_H: tl.constexpr, PATCH_W: tl.constexpr):
+    """Sample, frame, and first row and column of a lane's patch; frames vary fastest."""
+    t = lane % T
+    place = lane // T
+    w = place % patches_w * PATCH_W
+    place = place // patches_w
+    return place // patches_h, t, place % patches_h * PATCH_H, w
+
+
+@triton.jit
+def _load_row(row_ptr, w, W, ok, C: tl.constexpr, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """Positions ``w + FIRST`` and on of one row as float32, zero outside of the map."""
+    values = ()
+    for column in tl.static_range(COUNT):
+        # A patch begins inside of the map, so one comparison per side is enough.
+        inside = ok
+        if column + FIRST < 0:
+            inside = ok & (w >= -(column + FIRST))
+        if column + FIRST > 0:
+            inside = ok & (w < W - (column + FIRST))
+        value = tl.load(row_ptr + (column + FIRST) * C, mask=inside, other=0.0)
+        values = values + (value.to(tl.float32),)
+    return values
+
+
+@triton.jit(do_not_specialize=SIZES)
+def convolve(
+    x_ptr,
+    taps_ptr,
+    bias_ptr,
+    y_ptr,
+    lanes,
+    T,
+    H,
+    W,
+    patches_h,
+    patches_w,
+    C: tl.constexpr,
+    KT: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    REVERSED: tl.constexpr,
+    PATCH_H: tl.constexpr,
+    PATCH_W: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``y[p] = bias + sum over k of taps[k] x[p + k]`` (+ x[p]); ``x_BTHWC``, ``taps_KC``.
+
+    ``REVERSED`` reads the taps from the last to the first, which is the input gradient.
+    """
+    lane = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    b, t, h, w = _place(lane, T, patches_h, patches_w, PATCH_H, PATCH_W)
+    ok = (lane < lanes) & (c < C)
+    plane = H * W * C
+    at = (h * W + w) * C + c
+    frame = (b.to(tl.int64) * T + t) * plane
+    tap_at = c + tl.zeros_like(at)
+
+    acc = _zeros(PATCH_H * PATCH_W, BLOCK_P, BLOCK_C)
+    for kt in range(KT):
+        source = t + kt - KT // 2
+        frame_ok = ok & (source >= 0) & (source < T)
+        frame_ptr = x_ptr + (frame + (kt - KT // 2) * plane.to(tl.int64)) + at
+        for r in tl.static_range(PATCH_H + KH - 1):
+            row_ok = frame_ok & (h >= KH // 2 - r) & (h < H + KH // 2 - r)
+            row_ptr = frame_ptr + (r - KH // 2) * (W * C)
+            row = _load_row(row_ptr, w, W, row_ok, C, -(KW // 2), PATCH_W + KW - 1)
+            for i in tl.static_range(PATCH_H):
+                if r - i >= 0 and r - i < KH:
+                    for kw in tl.static_range(KW):
+                        k = (kt * KH + (r - i)) * KW + kw
+                        if REVERSED:
+                            k = KT * KH * KW - 1 - k
+                        tap = tl.load(taps_ptr + k * C + tap_at, mask=ok, other=0.0)
+                        tap = tap.to(tl.float32)
+                        if RESIDUAL and r - i == KH // 2 and kw == KW // 2:
+                            tap += tl.where(kt == KT // 2, 1.0, 0.0)
+                        sums = ()
+                        for j in tl.static_range(PATCH_W):
+                            sums = sums + (acc[i * PATCH_W + j] + row[j + kw] * tap,)
+                        acc = acc[: i * PATCH_W] + sums + acc[(i + 1) * PATCH_W :]
+
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + tap_at, mask=ok, other=0.0).to(tl.float32)
+    else:
+        bias = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for i in tl.static_range(PATCH_H):
+        for j in tl.static_range(PATCH_W):
+            inside = ok & (h + i < H) & (w + j < W)
+            value = (acc[i * PATCH_W + j] + bias).to(y_ptr.dtype.element_ty)
+            tl.store(y_ptr + frame + at + (i * W * C + j * C), value, mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def weight_grad_parts(
+    grad_ptr,
+    x_ptr,
+    parts_ptr,
+    lanes,
+    lanes_per_part,
+    T,
+    H,
+    W,
+    patches_h,
+    patches_w,
+    C: tl.constexpr,
+    KT: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    PATCH_H: tl.constexpr,
+    PATCH_W: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """One part of ``sum over p of grad[p] x[p + k]`` for the taps of one time tap.
+
+    ``parts_PKC`` has one row more than taps: the sum of the gradient, which is the bias's.
+    """
+    part = tl.program_id(0)
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    kt = tl.program_id(2)
+    plane = H * W * C
+
+    acc = _zeros(KH * KW, BLOCK_P, BLOCK_C)
+    bias = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    first = part * lanes_per_part
+    for start in range(first, min(first + lanes_per_part, lanes), BLOCK_P):
+        lane = (start + tl.arange(0, BLOCK_P))[:, None]
+        b, t, h, w = _place(lane, T, patches_h, patches_w, PATCH_H, PATCH_W)
+        source = t + kt - KT // 2
+        ok = (lane < lanes) & (c < C) & (source >= 0) & (source < T)
+        at = (h * W + w) * C + c
+        frame = (b.to(tl.int64) * T + t) * plane
+        grad_at = grad_ptr + frame + at
+        x_at = x_ptr + (frame + (kt - KT // 2) * plane.to(tl.int64)) + at
+
+        grad = ()
+        for i in tl.static_range(PATCH_H):
+            grad = grad + _load_row(grad_at + i * (W * C), w, W, ok & (h + i < H), C, 0, PATCH_W)
+        for n in tl.static_range(PATCH_H * PATCH_W):
+            bias += grad[n]
+        for r in tl.static_range(PATCH_H + KH - 1):
+            row_ok = ok & (h >= KH // 2 - r) & (h < H + KH // 2 - r)
+            row_ptr = x_at + (r - KH // 2) * (W * C)
+            row = _load_row(row_ptr, w, W, row_ok, C, -(KW // 2), PATCH_W + KW - 1)
+            for kh in tl.static_range(KH):
+                if r - kh >= 0 and r - kh < PATCH_H:
+                    sums = ()
+                    for kw in tl.static_range(KW):
+                        total = acc[kh * KW + kw]
+                        for j in tl.static_range(PATCH_W):
+                            total += grad[(r - kh) * PATCH_W + j] * row[j + kw]
+                        sums = sums + (total,)
+                    acc = acc[: kh * KW] + sums + acc[(kh + 1) * KW :]
+
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row_ptr = parts_ptr + part.to(tl.int64) * (KT * KH * KW + 1) * C + c
+    for k in tl.static_range(KH * KW):
+        tl.store(row_ptr + (kt * KH * KW + k) * C, tl.sum(acc[k], axis=0), mask=c < C)
+    # Only the middle time tap pairs every frame with itself, so only there no gradient is masked.
+    is_middle = kt == KT // 2
+    tl.store(row_ptr + KT * KH * KW * C, tl.sum(bias, axis=0), mask=(c < C) & is_middle)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def sum_parts(
+    parts_ptr,
+    taps_ptr,
+    bias_ptr,
+    parts,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Adds ``parts_PKC`` in order into ``taps_CK`` and, from the last row, ``bias_C``."""
+    k = (tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K))[:, None]
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
+    ok = (k <= K) & (c < C)
+    total = tl.zeros((BLOCK_K, BLOCK_C), tl.float32)
+    part_ptr = parts_ptr + (k * C + c)
+    for _ in range(parts):
+        total += tl.load(part_ptr, mask=ok, other=0.0)
+        part_ptr += (K + 1) * C
+    tl.store(taps_ptr + c * K + k, total, mask=ok & (k < K))
+    tl.store(bias_ptr + c + k * 0, total, mask=ok & (k == K))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures which tile of the depthwise kernels is fastest on this GPU and keeps the answer.
+
+Only ever runs when called (``tools/benchmark_ops.py --tune``): never at import, never in a
+training step. The result is used by every later process on the same kind of GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .tiles import FORWARD, WEIGHT_GRAD, Tile, default_tile, key, save_tuned
+
+PATCHES = ((1, 4), (1, 7), (1, 8), (2, 4), (2, 7), (2, 8), (4, 4), (4, 7), (7, 7))
+THREADS = ((2, 4), (4, 4), (8, 4), (2, 8), (4, 8), (4, 2))
+# A thread has 255 registers; its sums must leave room for what is read.
+MAX_SUMS = 128
+
+
+def candidates(operation: str, kernel: tuple[int, ...]) -> list[Tile]:
+    """Tiles whose sums fit in registers."""
+    tiles = [Tile(*patch, *threads) for patch in PATCHES for threads in THREADS]
+    taps = kernel[-1] * kernel[-2]
+    kept = {
+        FORWARD: lambda tile: tile.patch_h * tile.patch_w,
+        WEIGHT_GRAD: lambda tile: tile.patch_h * tile.patch_w + taps,
+    }[operation]
+    return [tile for tile in tiles if kept(tile) * tile.vector <= MAX_SUMS]
+
+
+def _milliseconds(call: Callable[[], Any]) -> float:
+    from triton.testing import do_bench
+
+    return do_bench(call, return_mode='median')
+
+
+def tune(
+    operation: str,
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    device: str = 'cuda',
+    measure: Callable[[Callable[[], Any]], float] = _milliseconds,
+) -> dict[Tile, float]:
+    """Time every candidate on random data, check it against the default and keep the fastest.
+
+    Args:
+        operation: ``'forward'`` (also used by the input gradient) or ``'weight_grad'``.
+        shape: Channels-last shape of the map.
+        kernel: Extent of the taps per axis.
+        dtype: Of the map.
+        device: The GPU.
+        measure: Gives the milliseconds of a call.
+
+    Returns:
+        Milliseconds of each tile that ran and was right, fastest first.
+
+    Raises:
+        ValueError: There is no GPU, or the operation is not known.
+    """
+    if operation not in (FORWARD, WEIGHT_GRAD):
+        raise ValueError(
+            f'operation={operation!r} is not known; use {FORWARD!r} or {WEIGHT_GRAD!r}.'
+        )
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('tune needs a GPU; without one the tiles of the table are used.')
+    from . import triton_depthwise
+
+    draw = torch.Generator(device).manual_seed(0)
+    random = {'generator': draw, 'device': device}
+    x_BSC, grad_BSC = (torch.randn(shape, **random).to(dtype) for _ in range(2))
+    weight = torch.randn((shape[-1], 1, *kernel), **random)
+
+    def call(tile: Tile) -> torch.Tensor:
+        if operation == FORWARD:
+            return triton_depthwise.forward(x_BSC, weight, None, True, tile)
+        return triton_depthwise.weight_grad(grad_BSC, x_BSC, kernel, tile)[0]
+
+    capability = torch.cuda.get_device_capability(device) if device == 'cuda' else None
+    expected = call(default_tile(operation, capability, kernel, dtype.itemsize))
+    times: dict[Tile, float] = {}
+    for tile in candidates(operation, kernel):
+        # Another order of sums moves the last bits; a wrong tile moves everything.
+        difference = (call(tile).double() - expected.double()).abs().max()
+        assert difference <= 1e-2 * expected.double().abs().max(), tile
+        times[tile] = measure(lambda tile=tile: call(tile))
+    times = dict(sorted(times.items(), key=lambda item: item[1]))
+    name = torch.cuda.get_device_name(device) if device == 'cuda' else device
+    save_tuned(name, {key(operation, kernel, shape[-1], dtype): next(iter(times))})
+    return times
