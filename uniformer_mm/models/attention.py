@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .functional import is_compiling
 from .layers import Linear
 
 
@@ -55,14 +56,14 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     w = window_size
     pad_h, pad_w = -H % w, -W % w
     # The compiler does not look at the sizes, so that one program serves all of them.
-    if torch.compiler.is_compiling() or pad_h or pad_w:
+    if is_compiling() or pad_h or pad_w:
         x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
     x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
     y_BrcTwwC = attention(x_GNC).reshape(B, rows, cols, T, w, w, C)
     y_BTHWC = y_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
-    if torch.compiler.is_compiling():
+    if is_compiling():
         # The strides of a slice depend on whether anything was cut, which would make two programs.
         kept_h, kept_w = (torch.arange(n, device=y_BTHWC.device) for n in (H, W))
         return y_BTHWC.index_select(2, kept_h).index_select(3, kept_w)

@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
+if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
+    is_compiling = torch.compiler.is_compiling
+else:
+    from torch._dynamo import is_compiling
+
 # Hidden elements of a piece: 1 MiB in float32, half of the second-level cache of a server core.
 PIECE = 1 << 18
 
@@ -62,7 +67,7 @@ def _has_fused_product(x: Tensor) -> bool:
         x.device.type == 'cpu'
         and x.dtype is torch.float32
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and not is_compiling()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_linear_pointwise')
         and autocast_dtype(x) is None
@@ -138,7 +143,7 @@ def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> 
 
     A second derivative is not defined outside torch.compile.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not torch.is_grad_enabled() or is_compiling():
         return linear(linear(x_BSC, w_HC, b_H, gelu=True), w_OH, b_O)
     dtype = autocast_dtype(x_BSC) or x_BSC.dtype
     with without_autocast(x_BSC):
@@ -157,7 +162,7 @@ def rows_in_cache(x_BSC: Tensor, hidden: int) -> int | None:
     """
     rows = max(PIECE // hidden, 1)
     if (
-        torch.compiler.is_compiling()
+        is_compiling()
         or torch.is_grad_enabled()
         or x_BSC.device.type != 'cpu'
         or x_BSC[..., 0].numel() <= 2 * rows
@@ -184,7 +189,7 @@ def patches(
     clip = len(kernel) == 3
     if clip and padding[0]:
         x_BSC = F.pad(x_BSC, (0,) * 6 + (padding[0],) * 2)
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _patches_by_tap(x_BSC, kernel, stride)
     if clip:
         x_BSC = x_BSC.unfold(1, kernel[0], stride[0]).movedim(-1, 2)

@@ -19,7 +19,12 @@ from torch.utils.checkpoint import checkpoint
 from ..registry import MODELS, register
 from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
-from .functional import autocast_dtype, cpu_multiplies_bfloat16, without_autocast
+from .functional import (
+    autocast_dtype,
+    cpu_multiplies_bfloat16,
+    is_compiling,
+    without_autocast,
+)
 from .layers import (
     BATCH_NORM,
     BATCH_NORM_TYPES,
@@ -401,7 +406,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 
     torch.compile recomputes from its graph, which moves no statistics, and traces no context.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: _recompute(block))
 

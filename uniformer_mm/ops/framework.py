@@ -59,12 +59,11 @@ def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) 
     kernel = weight.shape[2:]
     rank = len(kernel)
     dtype = _compute_dtype(x_BSC, rank)
-    taps = weight.to(dtype)
     # Adding one to the centre tap saves a pass over the map; in half precision the one would
     # swallow the tap.
     in_tap = residual and dtype not in HALF
+    taps = weight.to(dtype, copy=in_tap)
     if in_tap:
-        taps = taps.clone() if taps is weight else taps
         taps[(slice(None), 0, *(k // 2 for k in kernel))] += 1
     y_BCS = CONV[rank](
         _channels_first(x_BSC.contiguous().to(dtype), rank),
