@@ -5,7 +5,8 @@
 Something-Something-style test (1 view, 3 crops of extracted frames) and an ADE20K multi-scale test,
 each through the toolbox's TestLoop, transforms and metric ("stock") and through
 ``ResumableTestLoop`` with ours, with one small network. Repetitions alternate; medians are
-reported with the ratio, where the time goes, and whether the numbers are equal.
+reported with the ratio, the share of the network, and whether every prediction (mean logits of a
+video, label map of a photo) and every metric is equal to the last digit.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -112,14 +114,44 @@ CASES: dict[str, tuple[str, str, Callable, str, dict]] = {
 }  # fmt: skip
 
 
-def run(
-    name: str, stock: bool, root: Path, work: Path, workers: int
-) -> tuple[float, float, dict[str, float]]:
-    """Test once.
+@dataclass(frozen=True)
+class Run:
+    """One test.
 
-    Returns:
-        Seconds per sample of the loop, of them in the network, and the metrics.
+    Attributes:
+        seconds: Of the loop, per sample.
+        network: Of them in the backbone.
+        metrics: What it reported.
+        predictions: Of each sample: mean logits of all views, or the label map.
     """
+
+    seconds: float
+    network: float
+    metrics: dict[str, float]
+    predictions: list[torch.Tensor]
+
+
+def watch(model: torch.nn.Module) -> list[torch.Tensor]:
+    """A list that fills with what the model predicts."""
+    found: list[torch.Tensor] = []
+    step = model.test_step
+
+    def watched(data: dict) -> list:
+        samples = step(data)
+        for sample in samples:
+            if 'pred_sem_seg' in sample:
+                found.append(sample.pred_sem_seg.data.squeeze().to(torch.uint8))
+            else:
+                scores = sample.pred_score
+                found.append(scores if scores.ndim == 1 else scores.mean(0))
+        return samples
+
+    model.test_step = watched
+    return found
+
+
+def run(name: str, stock: bool, root: Path, work: Path, workers: int) -> Run:
+    """Test once."""
     task, config_name, _, _, options = CASES[name]
     work.mkdir(parents=True)
     choices = Choices(data=root, stock=stock, workers=workers, **options)
@@ -132,6 +164,7 @@ def run(
     torch.manual_seed(0)
     with contextlib.redirect_stdout(io.StringIO()):
         runner = Runner.from_cfg(config)
+        predictions = watch(runner.model)
         torch.manual_seed(0)
         for parameter in runner.model.parameters():
             if parameter.ndim > 1:
@@ -150,7 +183,7 @@ def run(
         started = time.perf_counter()
         metrics = runner.test()
         seconds = time.perf_counter() - started
-    return seconds / samples, inside[0] / samples, metrics
+    return Run(seconds / samples, inside[0] / samples, metrics, predictions)
 
 
 def main() -> int:
@@ -168,7 +201,7 @@ def main() -> int:
     MMLogger.get_current_instance().setLevel('ERROR')
     for package in dict.fromkeys(CASES[name][3] for name in args.case or CASES):
         import_module(f'{package}.utils').register_all_modules(False)
-    table = Table('test', 'stock, s', 'ours, s', 'stock / ours', 'network, s', 'equal metrics')
+    table = Table('test', 'stock, s', 'ours, s', 'stock / ours', 'network, s', 'equal')
     results, different = {}, False
     for name in args.case or CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -178,26 +211,31 @@ def main() -> int:
             CASES[name][2](source, root, args.repeat)
             seconds: dict[bool, list[float]] = {True: [], False: []}
             networks, found = [], {}
+            same = total = 0
             for turn in range(args.rounds):
                 for stock in (True, False):
                     work = Path(folder) / f'work-{turn}-{stock}'
-                    spent, network, metrics = run(name, stock, root, work, args.workers)
-                    seconds[stock].append(spent)
-                    networks.append(network)
-                    found[stock] = metrics
-        shared = sorted(set(found[True]) & set(found[False]))
-        equal = bool(shared) and all(found[True][key] == found[False][key] for key in shared)
+                    found[stock] = run(name, stock, root, work, args.workers)
+                    seconds[stock].append(found[stock].seconds)
+                    networks.append(found[stock].network)
+                pairs = list(zip(found[True].predictions, found[False].predictions, strict=True))
+                same += sum(torch.equal(*pair) for pair in pairs)
+                total += len(pairs)
+        theirs, ours = found[True].metrics, found[False].metrics
+        shared = sorted(set(theirs) & set(ours))
+        equal = bool(shared) and all(theirs[key] == ours[key] for key in shared) and same == total
         different |= not equal
         before, after = (statistics.median(seconds[stock]) for stock in (True, False))
-        words = 'yes: ' if equal else 'NO: '
-        words += ', '.join(f'{key} {found[False][key]:.4g}' for key in shared)
+        words = f'{"yes" if equal else "NO"}: {same} of {total} predictions, '
+        words += ', '.join(f'{key} {ours[key]:.4g}' for key in shared)
         table.add_row(
             name, f'{before:.3f}', f'{after:.3f}', f'{before / after:.2f}',
             f'{statistics.median(networks):.3f}', words,
         )  # fmt: skip
         results[name] = {
             'stock': seconds[True], 'ours': seconds[False], 'network': networks,
-            'stock_metrics': found[True], 'our_metrics': found[False], 'equal': equal,
+            'stock_metrics': theirs, 'our_metrics': ours, 'equal': equal,
+            'same_predictions': same, 'predictions': total,
         }  # fmt: skip
         console.print(f'{name}: stock {before:.3f} s, ours {after:.3f} s', markup=False)
         if args.json:

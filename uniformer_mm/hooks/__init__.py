@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What mmengine's runner lacks: hooks and parameter schedulers."""
 
+from .compile import CompileHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
 
-__all__ = ['Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']
+__all__ = ['CompileHook', 'Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']

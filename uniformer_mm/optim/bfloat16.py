@@ -81,7 +81,7 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
         parent = name.rpartition('.')[0]
         near = sorted(n for n in modules if n and n.rpartition('.')[0] == parent)
         raise ValueError(
-            f'{name!r} is not a module of the model, so it cannot be kept in float32; '
+            f'{name!r} is not a module of the model; '
             + (f'{parent or "it"} has {near}.' if near else f'nor is {parent!r}.')
         )
     return modules[name]
