@@ -152,7 +152,7 @@ def test_auto_takes_the_kernels_and_says_why_not(device: str) -> None:
     from uniformer_mm.ops import dispatch
 
     dispatch.resolve.cache_clear()
-    found = dispatch.resolve('auto', torch.device(device), torch.float32, (3, 3))
+    found = dispatch.resolve('depthwise_conv', 'auto', torch.device(device), torch.float32, (3, 3))
     assert found.__name__.endswith('triton_depthwise')
     x = torch.zeros(1, 2, 2, 4, dtype=torch.float64, device=device)
     weight = torch.zeros(4, 1, 3, 3, dtype=torch.float64, device=device)

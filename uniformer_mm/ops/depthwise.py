@@ -41,19 +41,19 @@ _weight_grad = torch.ops.uniformer_mm.depthwise_conv_weight_grad.default
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, backend: str) -> Tensor:
-    module = resolve(backend, x.device, x.dtype, tuple(weight.shape[2:]))
+    module = resolve('depthwise_conv', backend, x.device, x.dtype, tuple(weight.shape[2:]))
     return module.forward(x, weight, bias, residual)
 
 
 def _run_input_grad(grad: Tensor, weight: Tensor, residual: bool, backend: str) -> Tensor:
-    module = resolve(backend, grad.device, grad.dtype, tuple(weight.shape[2:]))
+    module = resolve('depthwise_conv', backend, grad.device, grad.dtype, tuple(weight.shape[2:]))
     return module.input_grad(grad, weight, residual)
 
 
 def _run_weight_grad(
     grad: Tensor, x: Tensor, kernel: list[int], backend: str
 ) -> tuple[Tensor, Tensor]:
-    module = resolve(backend, x.device, x.dtype, tuple(kernel))
+    module = resolve('depthwise_conv', backend, x.device, x.dtype, tuple(kernel))
     return module.weight_grad(grad, x, tuple(kernel))
 
 
@@ -212,7 +212,7 @@ def depthwise_conv(
         bias: ``(C,)`` or None.
         residual: Whether ``x_BSC`` is added to the result, at no cost: it is one more on the
             centre tap.
-        backend: ``'auto'``, or a name of ``dispatch.BACKENDS``.
+        backend: ``'auto'``, or a name of its rows in ``dispatch.BACKENDS``.
 
     Returns:
         Contiguous map in the shape and dtype of ``x_BSC``.

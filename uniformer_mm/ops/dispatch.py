@@ -27,18 +27,18 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the depthwise operations.
+    """One implementation of an operation.
 
     Attributes:
         name: What users pass as ``backend``.
-        module: Module of this package with ``forward``, ``input_grad`` and ``weight_grad``;
-            imported when first used.
-        why_not: Says why it cannot run for a device, dtype and kernel; None if it can.
+        module: Module of this package that holds it; imported when first used.
+        why_not: Says why it cannot run for a device, a dtype and what else the operation tells
+            (:data:`BACKENDS`); None if it can.
     """
 
     name: str
     module: str
-    why_not: Callable[[torch.device, torch.dtype, tuple[int, ...]], str | None]
+    why_not: Callable[..., str | None]
 
 
 def triton_is_interpreted() -> bool:
@@ -46,13 +46,12 @@ def triton_is_interpreted() -> bool:
     return os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'true', 'on', 'yes', 'y')
 
 
-def why_not_triton(device: torch.device, dtype: torch.dtype, kernel: tuple[int, ...]) -> str | None:
-    """Why the Triton kernels cannot run, or None.
+def why_not_triton(device: torch.device, dtype: torch.dtype, *_: object) -> str | None:
+    """Why no Triton kernel can run, or None.
 
     Args:
         device: Where the tensors are.
         dtype: Of the input.
-        kernel: Extent of the taps per axis.
     """
     torch_version = tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
     if torch_version < MIN_TORCH:
@@ -61,8 +60,6 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, kernel: tuple[int, 
         return 'the package triton is not installed'
     if dtype not in TRITON_DTYPES:
         return f'dtype {dtype} is not one of {[str(d) for d in TRITON_DTYPES]}'
-    if kernel[-1] * kernel[-2] > MAX_PLANE_TAPS:
-        return f'kernel {kernel} has more than {MAX_PLANE_TAPS} taps in a plane'
     if triton_is_interpreted():
         return None
     if device.type != 'cuda':
@@ -73,49 +70,63 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, kernel: tuple[int, 
     return None
 
 
-def why_not_framework(
+def why_not_triton_depthwise(
     device: torch.device, dtype: torch.dtype, kernel: tuple[int, ...]
 ) -> str | None:
+    """Why the depthwise kernels cannot run, or None; ``kernel`` is the extent of the taps."""
+    if kernel[-1] * kernel[-2] > MAX_PLANE_TAPS:
+        return f'kernel {kernel} has more than {MAX_PLANE_TAPS} taps in a plane'
+    return why_not_triton(device, dtype)
+
+
+def why_not_framework(*_: object) -> str | None:
     """None: the framework's own operators run wherever the framework does."""
     return None
 
 
-BACKENDS: tuple[Backend, ...] = (
-    Backend('triton', 'triton_depthwise', why_not_triton),
-    Backend('framework', 'framework', why_not_framework),
-)
+# By operation, in the order in which they are tried; the comment says what is told beside device
+# and dtype.
+BACKENDS: dict[str, tuple[Backend, ...]] = {
+    # The extent of the taps per axis.
+    'depthwise_conv': (
+        Backend('triton', 'triton_depthwise', why_not_triton_depthwise),
+        Backend('framework', 'framework', why_not_framework),
+    ),
+}
 
 
 @functools.cache
 def resolve(
-    backend: str, device: torch.device, dtype: torch.dtype, kernel: tuple[int, ...]
+    operation: str, backend: str, device: torch.device, dtype: torch.dtype, *details: object
 ) -> ModuleType:
     """The module that runs, for one kind of call; remembered, so that it costs nothing per call.
 
     Args:
-        backend: A name of :data:`BACKENDS` or ``'auto'``.
+        operation: A key of :data:`BACKENDS`.
+        backend: A name of its rows or ``'auto'``.
         device: Where the tensors are.
         dtype: Of the input.
-        kernel: Extent of the taps per axis.
+        *details: What else the operation tells its backends.
 
     Raises:
         ValueError: The backend is not known or cannot run here; the reason is in the message.
     """
-    names = ['auto', *(row.name for row in BACKENDS)]
+    rows = BACKENDS[operation]
+    names = ['auto', *(row.name for row in rows)]
     if backend not in names:
         raise ValueError(f'backend={backend!r} is not known; use one of {names}.')
     logger = MMLogger.get_current_instance()
-    for row in BACKENDS:
+    for row in rows:
         if backend not in ('auto', row.name):
             continue
-        reason = row.why_not(device, dtype, kernel)
+        reason = row.why_not(device, dtype, *details)
         if reason is None:
-            logger.debug('depthwise_conv %s %s %s: %s', device, dtype, kernel, row.name)
+            logger.debug('%s %s %s %s: %s', operation, device, dtype, details, row.name)
             return importlib.import_module(f'{__package__}.{row.module}')
         if backend == row.name:
             raise ValueError(
                 f"backend={backend!r} cannot run: {reason}; use backend='auto' or another of "
                 f'{names[1:]}.'
             )
-        logger.debug('depthwise_conv: not %s, because %s', row.name, reason)
+        logger.debug('%s: not %s, because %s', operation, row.name, reason)
     raise AssertionError('the framework runs everywhere')
