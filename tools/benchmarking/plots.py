@@ -45,3 +45,21 @@ def curves(rows: list[Row], scale: str, path: Path) -> None:
     axes.grid(True, which='both', alpha=0.3)
     axes.legend(fontsize=7)
     figure.savefig(path)
+
+
+def losses(curves: dict[str, list[float]], path: Path) -> None:
+    """Loss of each step, faint, and its mean over the last twentieth of the steps."""
+    figure = Figure(figsize=(8, 5), layout='constrained')
+    axes = figure.subplots()
+    for index, (name, values) in enumerate(curves.items()):
+        span = max(len(values) // 20, 1)
+        means = [
+            sum(values[max(0, i - span + 1) : i + 1]) / min(span, i + 1) for i in range(len(values))
+        ]
+        axes.plot(values, color=f'C{index}', alpha=0.25, linewidth=0.8)
+        axes.plot(means, color=f'C{index}', label=name)
+    axes.set_xlabel('step')
+    axes.set_ylabel('loss')
+    axes.grid(True, alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

@@ -15,7 +15,7 @@ from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
 MODES = ('inference', 'training')
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
 # Archs' fields that say nothing about how a network computes.
-_NOT_OPTIONS = {'params', 'keep_ratios', 'token_labels'}
+NOT_OPTIONS = {'params', 'keep_ratios', 'token_labels'}
 MMACTION2_EPS = 1e-6
 
 
@@ -86,7 +86,7 @@ class LastStage(nn.Module):
 
 def _official(work: Work) -> nn.Module:
     task = TASKS[work.task]
-    row = {k: v for k, v in asdict(ARCHS[work.arch]).items() if k not in _NOT_OPTIONS}
+    row = {k: v for k, v in asdict(ARCHS[work.arch]).items() if k not in NOT_OPTIONS}
     network = OfficialUniFormer(
         task.rank, num_classes=None if task.dense else 1, attention=work.attention, **row
     )
