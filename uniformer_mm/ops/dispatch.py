@@ -92,6 +92,11 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
         Backend('triton', 'triton_depthwise', why_not_triton_depthwise),
         Backend('framework', 'framework', why_not_framework),
     ),
+    # All of rows.py; nothing more is told.
+    'rows': (
+        Backend('triton', 'triton_rows', why_not_triton),
+        Backend('framework', 'framework_rows', why_not_framework),
+    ),
 }
 
 

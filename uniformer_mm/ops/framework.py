@@ -76,6 +76,14 @@ def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) 
     return y_BSC.add_(x_BSC) if residual and not in_tap else y_BSC
 
 
+def forward_and_copy(
+    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, copy: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``x + conv(x)``, and the input (``copy='x'``) or result (``'y'``) in another dtype."""
+    y_BSC = forward(x_BSC, weight, bias, True)
+    return y_BSC, {'x': x_BSC, 'y': y_BSC}[copy].to(dtype)
+
+
 def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
     """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
     return forward(grad_BSC, weight.flip(tuple(range(2, weight.ndim))), None, residual)

@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import functools
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .launch import on as _on
+from .launch import processors as _processors
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, tile_for
 from .triton_kernels import convolve, sum_parts, weight_grad_parts
 
 # Parts of the weight gradient: enough programs to fill a GPU a few times over, few enough that
 # adding them up stays small.
 PROGRAMS_PER_PROCESSOR = 4
-CPU_PROCESSORS = 1
 SUM_BLOCK = {'BLOCK_K': 4, 'BLOCK_C': 32}
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    if device.type != 'cuda':
-        return CPU_PROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _on(device: torch.device) -> torch.cuda.device | nullcontext:
-    """Kernels start on the current device, which need not be the tensors'."""
-    if device.type != 'cuda' or device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(device)
 
 
 @dataclass(frozen=True)
@@ -91,6 +77,8 @@ def _convolve(
     residual: bool,
     reverse: bool,
     tile: Tile | None,
+    copy: str = '',
+    copy_BSC: Tensor | None = None,
 ) -> Tensor:
     x_BSC = x_BSC.contiguous()
     y_BSC = torch.empty_like(x_BSC)
@@ -106,10 +94,12 @@ def _convolve(
             taps_KC,
             taps_KC if bias is None else bias,
             y_BSC,
+            copy_BSC if copy else y_BSC,
             **plan.arguments,
             HAS_BIAS=bias is not None,
             RESIDUAL=residual,
             REVERSED=reverse,
+            COPY=copy,
         )
     return y_BSC
 
@@ -119,6 +109,15 @@ def forward(
 ) -> Tensor:
     """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
     return _convolve(x_BSC, weight, bias, residual, reverse=False, tile=tile)
+
+
+def forward_and_copy(
+    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, copy: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``x + conv(x)``, and the input (``copy='x'``) or result (``'y'``) in another dtype."""
+    copy_BSC = torch.empty(x_BSC.shape, dtype=dtype, device=x_BSC.device)
+    y_BSC = _convolve(x_BSC, weight, bias, True, False, None, copy, copy_BSC)
+    return y_BSC, copy_BSC
 
 
 def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:

@@ -64,6 +64,7 @@ def convolve(
     taps_ptr,
     bias_ptr,
     y_ptr,
+    copy_ptr,
     lanes,
     T,
     H,
@@ -77,6 +78,7 @@ def convolve(
     HAS_BIAS: tl.constexpr,
     RESIDUAL: tl.constexpr,
     REVERSED: tl.constexpr,
+    COPY: tl.constexpr,
     PATCH_H: tl.constexpr,
     PATCH_W: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -84,7 +86,8 @@ def convolve(
 ):
     """``y[p] = bias + sum over k of taps[k] x[p + k]`` (+ x[p]); ``x_BTHWC``, ``taps_KC``.
 
-    ``REVERSED`` reads the taps from the last to the first, which is the input gradient.
+    ``REVERSED`` reads the taps from the last to the first, which is the input gradient. ``COPY``
+    also stores the input (``'x'``) or the result (``'y'``) in the dtype of another map.
     """
     lane = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P))[:, None]
     c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C))[None, :]
@@ -104,6 +107,12 @@ def convolve(
             row_ok = frame_ok & (h >= KH // 2 - r) & (h < H + KH // 2 - r)
             row_ptr = frame_ptr + (r - KH // 2) * (W * C)
             row = _load_row(row_ptr, w, W, row_ok, C, -(KW // 2), PATCH_W + KW - 1)
+            if COPY == 'x' and r >= KH // 2 and r < KH // 2 + PATCH_H:
+                own_ptr = copy_ptr + frame + at + (r - KH // 2) * (W * C)
+                for j in tl.static_range(PATCH_W):
+                    own = row[j + KW // 2].to(copy_ptr.dtype.element_ty)
+                    own_ok = row_ok & (w + j < W) & (kt == KT // 2)
+                    tl.store(own_ptr + j * C, own, mask=own_ok)
             for i in tl.static_range(PATCH_H):
                 if r - i >= 0 and r - i < KH:
                     for kw in tl.static_range(KW):
@@ -126,8 +135,11 @@ def convolve(
     for i in tl.static_range(PATCH_H):
         for j in tl.static_range(PATCH_W):
             inside = ok & (h + i < H) & (w + j < W)
-            value = (acc[i * PATCH_W + j] + bias).to(y_ptr.dtype.element_ty)
-            tl.store(y_ptr + frame + at + (i * W * C + j * C), value, mask=inside)
+            value = acc[i * PATCH_W + j] + bias
+            offset = frame + at + (i * W * C + j * C)
+            tl.store(y_ptr + offset, value.to(y_ptr.dtype.element_ty), mask=inside)
+            if COPY == 'y':
+                tl.store(copy_ptr + offset, value.to(copy_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton kernels of LayerNorm and BatchNorm without their affine parts, on rows of channels.
+
+A tile is some rows and some or all channels; every access is contiguous. Statistics, sums and the
+arithmetic are float32. BatchNorm's moments are found in two stages, each in a fixed order: a
+program follows the mean and the sum of squared deviations (Welford) of its part of the rows, and
+one kernel joins the parts. Offsets are 64-bit. ``C`` is a compile-time constant, the number of rows
+is not: another image size compiles nothing. Shapes: ``N`` rows, ``C`` channels, ``P`` parts.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Specialising on these would compile anew for sizes of 1 and multiples of 16.
+SIZES = ['rows', 'rows_per_part', 'parts']
+
+
+@triton.jit(do_not_specialize=SIZES)
+def layer_standardise(
+    x_ptr,
+    xhat_ptr,
+    rstd_ptr,
+    rows,
+    eps,
+    C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``xhat_NC`` and ``rstd_N`` of ``x_NC``; a program holds whole rows."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    c = tl.arange(0, BLOCK_C)[None, :]
+    ok = (n < rows)[:, None] & (c < C)
+    at = n.to(tl.int64)[:, None] * C + c
+    x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    mean = tl.sum(x, axis=1) / C
+    centred = tl.where(c < C, x - mean[:, None], 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    tl.store(xhat_ptr + at, (centred * rstd[:, None]).to(xhat_ptr.dtype.element_ty), mask=ok)
+    tl.store(rstd_ptr + n, rstd, mask=n < rows)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def layer_standardise_grad(
+    grad_ptr,
+    xhat_ptr,
+    rstd_ptr,
+    stream_ptr,
+    x_grad_ptr,
+    rows,
+    C: tl.constexpr,
+    HAS_STREAM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``stream + rstd (grad - mean(grad) - xhat mean(grad xhat))``, the means over a row."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    c = tl.arange(0, BLOCK_C)[None, :]
+    ok = (n < rows)[:, None] & (c < C)
+    at = n.to(tl.int64)[:, None] * C + c
+    grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    xhat = tl.load(xhat_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    rstd = tl.load(rstd_ptr + n, mask=n < rows, other=0.0)
+    mean_grad = tl.sum(grad, axis=1) / C
+    mean_both = tl.sum(grad * xhat, axis=1) / C
+    total = rstd[:, None] * (grad - mean_grad[:, None] - xhat * mean_both[:, None])
+    if HAS_STREAM:
+        total += tl.load(stream_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def moments_of_parts(
+    x_ptr,
+    parts_ptr,
+    rows,
+    rows_per_part,
+    C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Mean and sum of squared deviations of each part of the rows: ``parts_P2C``."""
+    part = tl.program_id(0)
+    lane = tl.arange(0, BLOCK_N)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    first = part * rows_per_part
+    last = min(first + rows_per_part, rows)
+
+    mean = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    squares = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    seen = 0.0
+    for start in range(first, last, BLOCK_N):
+        n = start + lane
+        ok = (n < last)[:, None] & (c < C)[None, :]
+        at = n.to(tl.int64)[:, None] * C + c[None, :]
+        x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        seen += 1.0
+        away = tl.where(ok, x - mean, 0.0)
+        mean += away * (1.0 / seen)
+        squares += away * (x - mean)
+
+    # Rows that each lane has seen: the last turn may have filled some lanes only.
+    count = ((last - first - lane + BLOCK_N - 1) // BLOCK_N).to(tl.float32)[:, None]
+    count = tl.maximum(count, 0.0)
+    part_mean = tl.sum(mean * count, axis=0) / (last - first)
+    away = mean - part_mean[None, :]
+    part_squares = tl.sum(squares + count * away * away, axis=0)
+    row_ptr = parts_ptr + part.to(tl.int64) * 2 * C + c
+    tl.store(row_ptr, part_mean, mask=c < C)
+    tl.store(row_ptr + C, part_squares, mask=c < C)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def join_moments(
+    parts_ptr,
+    mean_ptr,
+    rstd_ptr,
+    running_mean_ptr,
+    running_var_ptr,
+    count_ptr,
+    rows,
+    rows_per_part,
+    parts,
+    eps,
+    momentum,
+    C: tl.constexpr,
+    TRACKS: tl.constexpr,
+    COUNTS: tl.constexpr,
+    CUMULATIVE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``mean_C`` and ``rstd_C`` from ``parts_P2C``; moves the running statistics.
+
+    ``COUNTS`` adds 1 to the counter of batches. ``CUMULATIVE`` reads it (already counted) and moves
+    by its inverse instead of the momentum.
+    """
+    lane = tl.arange(0, BLOCK_P)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for start in range(0, parts, BLOCK_P):
+        p = start + lane
+        ok = (p < parts)[:, None] & (c < C)[None, :]
+        count = tl.minimum(rows - p * rows_per_part, rows_per_part).to(tl.float32)[:, None]
+        at = p.to(tl.int64)[:, None] * 2 * C + c[None, :]
+        total += count * tl.load(parts_ptr + at, mask=ok, other=0.0)
+    mean = tl.sum(total, axis=0) / rows
+
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for start in range(0, parts, BLOCK_P):
+        p = start + lane
+        ok = (p < parts)[:, None] & (c < C)[None, :]
+        count = tl.minimum(rows - p * rows_per_part, rows_per_part).to(tl.float32)[:, None]
+        at = p.to(tl.int64)[:, None] * 2 * C + c[None, :]
+        away = tl.load(parts_ptr + at, mask=ok, other=0.0) - mean[None, :]
+        squares = tl.load(parts_ptr + at + C, mask=ok, other=0.0)
+        total += tl.where(ok, squares + count * away * away, 0.0)
+    var = tl.sum(total, axis=0) / rows
+
+    ok = c < C
+    tl.store(mean_ptr + c, mean, mask=ok)
+    tl.store(rstd_ptr + c, tl.rsqrt(var + eps), mask=ok)
+    if TRACKS:
+        share = momentum
+        if CUMULATIVE:
+            share = 1.0 / tl.load(count_ptr).to(tl.float32)
+        unbiased = var * (rows / tl.maximum(rows - 1, 1).to(tl.float32))
+        old_mean = tl.load(running_mean_ptr + c, mask=ok, other=0.0).to(tl.float32)
+        old_var = tl.load(running_var_ptr + c, mask=ok, other=0.0).to(tl.float32)
+        new_mean = (1.0 - share) * old_mean + share * mean
+        new_var = (1.0 - share) * old_var + share * unbiased
+        tl.store(running_mean_ptr + c, new_mean.to(running_mean_ptr.dtype.element_ty), mask=ok)
+        tl.store(running_var_ptr + c, new_var.to(running_var_ptr.dtype.element_ty), mask=ok)
+    if COUNTS:
+        first = tl.program_id(0) == 0
+        tl.store(count_ptr, tl.load(count_ptr) + 1, mask=first)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def batch_standardise(
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    xhat_ptr,
+    rows,
+    C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``xhat = (x - mean) rstd`` with one mean and one rstd for each channel."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = (n < rows)[:, None] & (c < C)[None, :]
+    at = n.to(tl.int64)[:, None] * C + c[None, :]
+    x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
+    rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
+    xhat = (x - mean[None, :]) * rstd[None, :]
+    tl.store(xhat_ptr + at, xhat.to(xhat_ptr.dtype.element_ty), mask=ok)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def batch_standardise_grad(
+    grad_ptr,
+    xhat_ptr,
+    rstd_ptr,
+    scale_ptr,
+    sums_ptr,
+    stream_ptr,
+    x_grad_ptr,
+    rows,
+    C: tl.constexpr,
+    HAS_STREAM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``stream + rstd (grad - mean(grad) - xhat mean(grad xhat))``, the means over all rows.
+
+    They are ``scale sums_1 / N`` and ``scale sums_0 / N``, where ``sums_2C`` are the gradients of
+    the scale and the shift that were folded into the product after the norm.
+    """
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ok = (n < rows)[:, None] & (c < C)[None, :]
+    at = n.to(tl.int64)[:, None] * C + c[None, :]
+    grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    xhat = tl.load(xhat_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
+    share = tl.load(scale_ptr + c, mask=c < C, other=0.0).to(tl.float32) / rows
+    mean_grad = share * tl.load(sums_ptr + C + c, mask=c < C, other=0.0)
+    mean_both = share * tl.load(sums_ptr + c, mask=c < C, other=0.0)
+    total = rstd[None, :] * (grad - mean_grad[None, :] - xhat * mean_both[None, :])
+    if HAS_STREAM:
+        total += tl.load(stream_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
