@@ -73,16 +73,44 @@ def test_class_indices_are_raised_on_request(predictions, stems, tmp_path):
         write_ade20k(predictions, stems, tmp_path / 'o', algorithm='X', add_one=True)
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    """A PNG file whose header claims a size that its few bytes do not hold."""
+def png_of(width: int, height: int, bits: int, pixels: bytes) -> bytes:
+    """A grey PNG file with this header, whatever the pixels are."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = struct.pack('>I', zlib.crc32(kind + data))
         return struct.pack('>I', len(data)) + kind + data + checksum
 
-    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
-    data = chunk(b'IDAT', zlib.compress(bytes(64)))
+    header = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
+    data = chunk(b'IDAT', zlib.compress(pixels))
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + data + chunk(b'IEND', b'')
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG file whose header claims a size that its few bytes do not hold."""
+    return png_of(width, height, 8, bytes(64))
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_labels_have_eight_bits(bits, tmp_path):
+    """Pillow reads 2 and 4 bits as if they were 8, with other labels: 3 of 15 becomes 51."""
+    row = b'\0' + bytes([int(f'{1:0{bits}b}' * (8 // bits), 2)]) * bits
+    (tmp_path / 'ADE_test_00000001.png').write_bytes(png_of(8, 8, bits, row * 8))
+    _, findings = check_file(tmp_path)
+    lines = {1: ['mode 1, expected L'], 2: ['2 bits a pixel, expected 8'],
+             4: ['4 bits a pixel, expected 8'], 8: []}[bits]  # fmt: skip
+    assert [part for line in findings.lines()[1:] for part in lines if part in line] == lines
+    assert findings.count == len(lines)
+
+
+def test_nothing_at_all(stems, tmp_path):
+    (tmp_path / 'maps').mkdir()
+    with pytest.raises(
+        ValueError, match=r'empty \(1\): no files at all; image missing \(3\): ADE_v'
+    ):
+        write_ade20k(tmp_path / 'maps', stems, tmp_path / 'out', algorithm='X')
+    assert list((tmp_path / 'out').iterdir()) == []
+    _, findings = check_file(tmp_path / 'maps')
+    assert findings.lines() == ['empty: 1', '  no files at all']
 
 
 def palette(path: Path) -> None:

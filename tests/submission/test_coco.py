@@ -103,6 +103,12 @@ DET_FAULTS = [
     ({'score': -0.1}, 'score out of range', 'score -0.1'),
     ({'score': '0.5'}, 'score out of range', "score '0.5'"),
     ({'score': True}, 'score out of range', 'score True'),
+    ({'image_id': [1]}, 'image_id is no integer', r'\[1\], expected an integer'),
+    ({'image_id': {}}, 'image_id is no integer', r'\{\}, expected an integer'),
+    ({'category_id': [1]}, 'unknown category_id', r'\[1\], expected one of the 80 ids'),
+    ({'category_id': {}}, 'unknown category_id', r'\{\}, expected one of the 80 ids'),
+    ({'score': [1]}, 'score out of range', r'score \[1\]'),
+    ({'score': {}}, 'score out of range', r'score \{\}'),
     ({'bbox': [1, 2, 3]}, 'bad box', 'four finite numbers'),
     ({'bbox': 'left'}, 'bad box', 'four finite numbers'),
     ({'bbox': [1, 2, -3, 4]}, 'bad box', 'a negative side'),
@@ -217,11 +223,29 @@ def test_names_and_layout(archive, member, extra, message, entries, instances, t
         findings.refuse('')
 
 
+@pytest.mark.parametrize(
+    ('name', 'task'),
+    [('detections_val2017_X', 'coco-det'), ('person_keypoints_val2017_X', 'coco-keypoints')],
+)
+def test_a_file_without_results(name, task, tmp_path):
+    found, findings = check_file(write_json(tmp_path / f'{name}_results.json', []))
+    assert (found, findings.lines()) == (task, ['empty: 1', '  no results at all'])
+
+
+def test_a_key_twice_in_one_entry(entries, instances, tmp_path):
+    path = tmp_path / 'detections_val2017_X_results.json'
+    text = json.dumps(entries['coco-det'][:2])
+    path.write_text(text.replace('"score"', '"score": 0.25, "score"', 1))
+    with pytest.raises(ValueError, match=r"results.json: key 'score' is there twice in one object"):
+        check_file(path, ids=instances)
+    with pytest.raises(ValueError, match="key 'score' is there twice"):
+        write_coco(path, 'coco-det', read_coco_images(instances), tmp_path / 'out', algorithm='X')
+
+
 def test_without_a_list_ids_are_not_compared(entries, tmp_path):
     path = write_json(tmp_path / 'detections_val2017_X_results.json', entries['coco-det'])
     _, findings = check_file(path)
-    assert findings.count == 0
-    assert findings.notes == ['image ids were not compared with an official list (--ids)']
+    assert (findings.count, findings.unchecked) == (0, 'ids and boxes')
 
 
 def direct(annotations: Path, items: list[dict], kind: str) -> np.ndarray:
@@ -268,12 +292,13 @@ def test_areas_come_from_the_masks(entries, instances, tmp_path):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_the_fast_engine_gives_equal_numbers(task, entries, lists, tmp_path):
+def test_the_fast_engine_gives_the_same_numbers(task, entries, lists, tmp_path):
     pytest.importorskip('faster_coco_eval', reason='faster-coco-eval is not installed (optional)')
     source = write_json(tmp_path / 'P.json', entries[task])
     fast, _ = score_coco(source, task, lists[task], engine='faster')
     slow, _ = score_coco(source, task, lists[task])
-    assert fast == pytest.approx(slow, abs=1e-9)
+    # The last bit of a mean differs: the library adds in another order.
+    assert fast == pytest.approx(slow, rel=0, abs=1e-9) and 20 < slow['AP'] < 95
 
 
 def test_a_perfect_result_scores_100(instances, tmp_path):

@@ -98,6 +98,8 @@ def test_other_archives_that_are_not_read(tmp_path, monkeypatch):
         open_members(tmp_path / 'absent.zip')
     with pytest.raises(ValueError, match=r'neither JSON nor PNG files in it \(1 files\)'):
         check_file(make_zip(tmp_path / 'other.zip', {'a.txt': b''}))
+    with pytest.raises(ValueError, match=r'empty.zip: an archive without files'):
+        check_file(make_zip(tmp_path / 'empty.zip', {}))
 
     monkeypatch.setattr(reading, 'MEMBER_LIMIT', 2)
     path = make_zip(tmp_path / 'many.zip', {str(n): b'' for n in range(3)})
@@ -131,7 +133,7 @@ def test_huge_files_are_refused_before_they_are_read(tmp_path):
 )
 def test_json(content, message):
     with pytest.raises(ValueError, match=message):
-        parse_json(content, 'x.json', unique_keys=True)
+        parse_json(content, 'x.json')
 
 
 def test_long_numbers_are_refused():
@@ -144,6 +146,9 @@ def test_long_numbers_are_refused():
 def test_unreadable_files(tmp_path):
     with pytest.raises(ValueError, match=r'absent.json: cannot be read \(No such file'):
         read_bytes(tmp_path / 'absent.json')
+    with pytest.raises(ValueError, match=r'x.dat: no such file or folder'):
+        check_file(tmp_path / 'x.dat')
+    (tmp_path / 'x.dat').touch()
     with pytest.raises(ValueError, match=r'x.dat: leaderboard files end in'):
         check_file(tmp_path / 'x.dat')
 

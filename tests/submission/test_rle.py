@@ -46,7 +46,7 @@ def test_long_runs():
         ({'counts': 'N'}, 'a run of -2 pixels'),
         ({'counts': [0, 300]}, r'counts is a list \(uncompressed\)'),
         ({'counts': 7}, 'counts is int'),
-        ({'size': '20x15'}, r'size 20x15, expected \[height, width\]'),
+        ({'size': '20x15'}, r"size '20x15', expected \[height, width\]"),
         ({'size': [20, True]}, r'expected \[height, width\]'),
         ({'size': [10**9, 10**9]}, 'is no image size'),
         ({'size': [0, 15]}, 'is no image size'),

@@ -276,6 +276,8 @@ def change(rank, **values):
         (drop('version'), 'wrong version', "None, expected 'KINETICS VERSION 1.0'"),
         (drop('external_data'), 'wrong external_data', 'expected {"used"'),
         (drop('results'), 'empty', 'expected entries by video id'),
+        (lambda c: c.update(results={}), 'empty', '{}, expected entries by video id'),
+        (lambda c: c['external_data'].update(details=' '), 'wrong external_data', 'are empty'),
         (lambda c: c.update(extra=1), 'unknown key', 'extra'),
         (lambda c: c['results'].pop('_000000001x'), 'video missing', '_000000001x'),
         (lambda c: c['results']['_000000001x'].pop(), 'wrong number of labels', '4, expected 5'),
@@ -440,6 +442,15 @@ def test_broken_ssv2_files(line, title, message, ssv2_scores, tmp_path):
     _, findings = check_file(target, ids=tmp_path / 'ids')
     assert list(findings.kinds) == [title, 'video missing']
     assert message in findings.lines()[1]
+
+
+def test_an_empty_ssv2_file(tmp_path):
+    (tmp_path / 's.csv').write_text('')
+    _, findings = check_file(tmp_path / 's.csv')
+    assert findings.lines() == ['empty: 1', '  no lines at all']
+    (tmp_path / 's.csv').write_text('\u0661;1;2;3;4;\u0665\n')
+    _, findings = check_file(tmp_path / 's.csv')
+    assert "bad class index: 1\n  line 1 (video '\u0661'): '\u0665'" in '\n'.join(findings.lines())
 
 
 def test_ssv2_score(ssv2_scores, tmp_path):

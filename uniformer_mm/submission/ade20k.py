@@ -22,7 +22,9 @@ from .reading import Members, open_members
 from .writing import prepare, require_plain, write_zip
 
 CLASSES = 150
-_NAME = re.compile(r'^ADE_(test|val)_\d{8}\.png$')
+_NAME = re.compile(r'^ADE_(test|val)_[0-9]{8}\.png$')
+# Where the first chunk of a PNG file, IHDR, says how many bits a sample has.
+_DEPTH_AT = 24
 
 
 def read_label_map(content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -56,6 +58,9 @@ def read_label_map(content: bytes, size: tuple[int, int] | None = None) -> np.nd
             raise ValueError(
                 f'{image.size[0]}x{image.size[1]} pixels, but its image has {size[0]}x{size[1]}'
             )
+        # Pillow gives mode L to 2 and 4 bits too, and stretches their values to 0..255.
+        if content[_DEPTH_AT] != 8:
+            raise ValueError(f'{content[_DEPTH_AT]} bits a pixel, expected 8')
         try:
             return np.asarray(image)
         except (OSError, SyntaxError, ValueError) as error:
@@ -107,7 +112,7 @@ def check_ade20k(
                 f'values {low} to {high}, expected {first} to {last}{hint}',
             )
     if stems is None:
-        findings.note('image names were not compared with an official list (--ids)')
+        findings.unchecked = 'names and sizes'
         return
     for stem in stems:
         if stem not in seen:

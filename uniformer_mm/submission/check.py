@@ -14,13 +14,18 @@ from .kinetics import check_kinetics
 from .official import read_coco_images, read_image_stems, read_videos
 from .reading import open_members
 from .ssv2 import check_ssv2
+from .usual_lists import usual_list
 
 TASKS = (*FILE_TYPES, 'ade20k', 'kinetics', 'ssv2')
 _COCO = 'coco'
 
 
 def check_file(
-    path: str | PathLike, *, ids: str | PathLike | None = None, task: str | None = None
+    path: str | PathLike,
+    *,
+    ids: str | PathLike | None = None,
+    task: str | None = None,
+    data: Path | None = None,
 ) -> tuple[str, Findings]:
     """Find everything that is wrong with a leaderboard file.
 
@@ -29,6 +34,7 @@ def check_file(
         ids: The official list: COCO's ``image_info`` file, the folder or list of ADE20K's test
             images, the list of Kinetics' or Something-Something's test videos.
         task: One of :data:`TASKS`; seen from the file where None.
+        data: Root of the data sets, where the list is looked for if ``ids`` is None.
 
     Returns:
         The task, and the faults and notes.
@@ -37,8 +43,14 @@ def check_file(
         ValueError: The file or list cannot be read, or must not be (see :mod:`.reading`).
     """
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f'{path}: no such file or folder.')
     findings = Findings(str(path))
     kind = task or guess_kind(path)
+    if ids is None and data is not None:
+        ids = usual_list(path, kind, data)
+        if ids is not None:
+            findings.note(f'compared with the list that lies in its usual place: {ids}')
     if kind == _COCO or kind in FILE_TYPES:
         images = read_coco_images(ids) if ids is not None else None
         return check_coco(path, findings, task=task, images=images), findings
@@ -63,6 +75,8 @@ def guess_kind(path: Path) -> str:
         return 'ade20k'
     if suffix == '.zip':
         names = open_members(path).names
+        if not names:
+            raise ValueError(f'{path}: an archive without files.')
         suffixes = {Path(name).suffix.lower() for name in names}
         if '.json' in suffixes:
             return _COCO

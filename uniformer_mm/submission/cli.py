@@ -41,7 +41,11 @@ def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     )
     parser.add_argument('--check', metavar='FILE', dest='checked', help='leaderboard file to check')
     parser.add_argument(
-        '--ids', metavar='LIST', dest='check_ids', help='with --check: the official list of ids'
+        '--ids',
+        metavar='LIST',
+        dest='check_ids',
+        help='with --check: the official list of ids (default: its usual place below '
+        f'{DATA_VARIABLE}, if it is there)',
     )
     parser.add_argument(
         '--task', choices=TASKS, dest='check_task', help='with --check: what the file is'
@@ -108,13 +112,17 @@ _IDS_HELP = {
 def _check(args: Namespace) -> int:
     if args.checked is None:
         raise ValueError(f'name a task ({", ".join(TASKS)}) or a file: --check FILE.')
-    task, findings = check_file(args.checked, ids=args.check_ids, task=args.check_task)
+    task, findings = check_file(
+        args.checked, ids=args.check_ids, task=args.check_task, data=_default_data()
+    )
     to = console()
     for line in findings.lines():
         to.print(line, markup=False)
     print_notes(to, findings)
     verdict = f'{findings.count:,} faults' if findings.count else 'nothing wrong was found'
-    colour = 'red' if findings.count else 'green'
+    colour = 'red' if findings.count else 'yellow' if findings.unchecked else 'green'
+    if findings.unchecked:
+        verdict += f'; {findings.unchecked} NOT checked (no --ids)'
     to.print(f'[bold {colour}]{escape(args.checked)} ({task}): {verdict}[/]')
     _print_server(to, task)
     return 1 if findings.count else 0
@@ -154,7 +162,7 @@ def _run_test(args: Namespace) -> tuple[Path, list[str]]:
         task=args.task,
         config=args.config,
         ids=Path(args.ids),
-        data=args.data or Path(os.environ.get(DATA_VARIABLE, 'data')),
+        data=args.data or _default_data(),
         weights=args.weights,
         boxes=Path(args.boxes) if getattr(args, 'boxes', None) else None,
         tested_list=Path(args.tested_list) if getattr(args, 'tested_list', None) else None,
@@ -230,6 +238,10 @@ _WRITERS: dict[str, Callable[[Namespace, Path], tuple[Path, Findings]]] = {
     'kinetics': _write_kinetics,
     'ssv2': _write_ssv2,
 }
+
+
+def _default_data() -> Path:
+    return Path(os.environ.get(DATA_VARIABLE, 'data'))
 
 
 def _print_server(to: Console, task: str) -> None:

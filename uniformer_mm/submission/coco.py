@@ -68,7 +68,7 @@ def check_coco(
     """
     path = Path(path)
     entries, name = read_entries(path)
-    task = task or guess_task(entries)
+    task = task or guess_task(entries, path.name)
     if task is None:
         raise ValueError(
             f'{path}: the first entry holds neither bbox nor segmentation nor keypoints; these are '

@@ -19,6 +19,8 @@ FILE_TYPES = {
     'coco-segm': 'detections',
     'coco-keypoints': 'person_keypoints',
 }
+# What lies in an image, so that its size has to be known.
+_WITHIN = {'coco-det': 'boxes', 'coco-segm': 'mask sizes', 'coco-keypoints': 'positions'}
 PAYLOAD = {'coco-det': 'bbox', 'coco-segm': 'segmentation', 'coco-keypoints': 'keypoints'}
 # The 80 categories keep the ids of the 91 that were planned.
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -30,9 +32,15 @@ _NAME = re.compile(
 )
 
 
-def guess_task(entries: object) -> str | None:
-    """The task of results by the keys of the first entry, or None."""
-    first = entries[0] if isinstance(entries, list) and entries else None
+def guess_task(entries: object, name: str) -> str | None:
+    """The task of results by the keys of the first entry, or None.
+
+    A file without entries is taken for what its name says: boxes, unless it says keypoints.
+    """
+    if entries == []:
+        keypoints = PurePath(name).name.startswith(FILE_TYPES['coco-keypoints'])
+        return 'coco-keypoints' if keypoints else 'coco-det'
+    first = entries[0] if isinstance(entries, list) else None
     if not isinstance(first, dict):
         return None
     order = ('coco-keypoints', 'coco-segm', 'coco-det')
@@ -88,14 +96,15 @@ def check_entries(
         if not is_number(score) or (task != 'coco-keypoints' and not 0 <= score <= 1):
             expected = 'a finite number' if task == 'coco-keypoints' else 'a number from 0 to 1'
             findings.add('score out of range', where, f'score {shown(score)}, expected {expected}')
-        if check[task](entry, size, where, findings):
+        sound = check[task](entry, size, where, findings)
+        if sound and all(map(is_number, (entry['image_id'], entry['category_id'], score))):
             key = hash((entry['image_id'], entry['category_id'], score, _payload_key(entry, task)))
             if key in seen:
                 findings.add(REPEATED, where, 'equal to an earlier entry in every value')
             seen.add(key)
         used.add(entry['image_id'] if is_integer(entry['image_id']) else -1)
     if images is None:
-        findings.note('image ids were not compared with an official list (--ids)')
+        findings.unchecked = f'ids and {_WITHIN[task]}'
         return
     without = len(images.sizes.keys() - used)
     if without:

@@ -46,7 +46,7 @@ def score_coco(
         predictions: JSON results or an archive of them.
         task: ``'coco-det'``, ``'coco-segm'`` or ``'coco-keypoints'``.
         annotations: Annotation file; all of its images count.
-        engine: ``'pycocotools'`` or ``'faster'`` (faster-coco-eval, with equal numbers).
+        engine: ``'pycocotools'`` or ``'faster'`` (faster-coco-eval; the same numbers to 1e-9).
         decimals: Round coordinates first, to see what a submission's rounding costs.
 
     Returns:

@@ -35,12 +35,14 @@ class Findings:
         file: The file, as messages name it.
         kinds: Faults by kind, in the order in which each kind was first seen.
         notes: Facts that are not faults.
+        unchecked: What only the official list can tell, where it is not at hand; else empty.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.kinds: dict[str, Kind] = {}
         self.notes: list[str] = []
+        self.unchecked = ''
 
     def add(self, title: str, where: str, what: str) -> None:
         """Count a fault.
@@ -108,5 +110,8 @@ def shown(value: object) -> str:
     if isinstance(value, dict) and len(value) > 8:
         keys = ', '.join(shown(key) for key in list(value)[:4])
         return f'{{{keys}, ... {len(value)} keys}}'
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f'{type(value).__name__} that is nested too deeply to show'
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'

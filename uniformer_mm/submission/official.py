@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from dataclasses import dataclass
 from os import PathLike
@@ -52,11 +53,13 @@ def read_coco_images(path: str | PathLike) -> CocoImages:
         sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
         categories = {item['id']: item['name'] for item in content.get('categories', [])}
     except (KeyError, TypeError) as error:
-        raise ValueError(f'{path}: an image or category lacks {error}.') from error
+        raise ValueError(
+            f'{path}: an image or category lacks what it needs, or holds another type ({error}).'
+        ) from error
     if not sizes or not categories:
         raise ValueError(f'{path}: {len(sizes)} images and {len(categories)} categories.')
-    if not all(map(is_integer, [*sizes, *categories])):
-        raise ValueError(f'{path}: ids of images and categories must be integers.')
+    if not all(map(is_integer, [*sizes, *categories, *itertools.chain(*sizes.values())])):
+        raise ValueError(f'{path}: ids and sizes of images and ids of categories must be integers.')
     return CocoImages(str(path), sizes, categories)
 
 
@@ -127,9 +130,9 @@ def read_videos(path: str | PathLike) -> dict[str, str | None]:
     """
     text = _text(Path(path))
     if text.lstrip()[:1] in ('[', '{'):
-        pairs = _json_videos(parse_json(text.encode(), str(path), unique_keys=True), str(path))
+        pairs = _json_videos(parse_json(text.encode(), str(path)), str(path))
     else:
-        pairs = _text_videos(text)
+        pairs = _text_videos(text, str(path))
     if not pairs:
         raise ValueError(f'{path}: lists no videos.')
     found = dict(pairs)
@@ -143,23 +146,32 @@ def read_videos(path: str | PathLike) -> dict[str, str | None]:
 def _json_videos(content: object, path: str) -> list[tuple[str, str | None]]:
     try:
         if isinstance(content, dict):
-            return [
+            pairs = [
                 (name, entry.get('annotations', {}).get('label')) for name, entry in content.items()
             ]
-        return [(str(entry['id']), entry.get('template')) for entry in content]
+        else:
+            pairs = [(str(entry['id']), entry.get('template')) for entry in content]
+        wrong = next((label for _, label in pairs if not isinstance(label, str | None)), None)
+        if wrong is not None:
+            raise TypeError(f'label {shown(wrong)} is no text')
+        return pairs
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path}: no list of videos; expected objects by id (Kinetics) or a list of objects '
-            'with "id" (Something-Something).'
+            f'with "id" (Something-Something); {error}.'
         ) from error
 
 
-def _text_videos(text: str) -> list[tuple[str, str | None]]:
+def _text_videos(text: str, path: str) -> list[tuple[str, str | None]]:
     lines = [line for line in text.splitlines() if line.strip()]
-    if lines and 'youtube_id' in lines[0]:
-        return [
-            (line['youtube_id'], line.get('label')) for line in csv.DictReader(io.StringIO(text))
-        ]
+    if lines and 'youtube_id' in lines[0].split(','):
+        try:
+            return [
+                (line['youtube_id'], line.get('label'))
+                for line in csv.DictReader(io.StringIO(text))
+            ]
+        except csv.Error as error:
+            raise ValueError(f'{path}: not a readable csv file ({error}).') from error
     return [(video_id(name), label) for name, label in map(_split_line, lines)]
 
 

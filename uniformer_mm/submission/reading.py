@@ -70,7 +70,7 @@ def open_members(path: str | PathLike) -> Members:
         raise ValueError(f'{path}: no such file or folder.')
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
         raise ValueError(f'{path}: not a readable zip archive ({error}).') from error
     _refuse_bombs(path, archive.infolist())
     names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -145,13 +145,12 @@ def _too_large(where: str, size: int) -> str:
     return f'{where} has {size:,} bytes; more than {JSON_LIMIT // MIB:,} MiB is not read.'
 
 
-def parse_json(content: bytes, name: str, *, unique_keys: bool = False) -> Any:
-    """JSON as the standard defines it: no NaN, no Infinity.
+def parse_json(content: bytes, name: str) -> Any:
+    """JSON as the standard defines it: no NaN, no Infinity, no key twice in one object.
 
     Args:
         content: UTF-8 text.
         name: The file, for messages.
-        unique_keys: Refuse an object with the same key twice, of which Python keeps the last.
 
     Raises:
         ValueError: Not JSON; the message says where.
@@ -168,9 +167,9 @@ def parse_json(content: bytes, name: str, *, unique_keys: bool = False) -> Any:
             raise ValueError(f'{name}: key {shown(twice)} is there twice in one object.')
         return found
 
-    options = {'object_pairs_hook': pairs} if unique_keys else {}
     try:
-        return json.loads(content.decode('utf-8-sig'), parse_constant=refuse, **options)
+        text = content.decode('utf-8-sig')
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=pairs)
     except UnicodeDecodeError as error:
         raise ValueError(
             f'{name}: not UTF-8 text ({error.reason} at byte {error.start}).'

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .findings import shown
+
 _BITS = 5
 _MORE = 1 << _BITS
 _SIGN = 1 << (_BITS - 1)
@@ -70,11 +72,11 @@ def mask_fault(segmentation: object, height: int | None, width: int | None) -> s
         return 'expected an object with size and counts'
     size, counts = segmentation['size'], segmentation['counts']
     if not (isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)):
-        return f'size {str(size)[:40]}, expected [height, width]'
+        return f'size {shown(size)}, expected [height, width]'
     if min(size) < 1 or size[0] * size[1] > 2**31:
-        return f'size {size} is no image size'
+        return f'size {shown(size)} is no image size'
     if None not in (height, width) and size != [height, width]:
-        return f'size {size}, but the image has [{height}, {width}] (height, width)'
+        return f'size {shown(size)}, but the image has [{height}, {width}] (height, width)'
     if not isinstance(counts, str):
         kind = 'a list (uncompressed)' if isinstance(counts, list) else type(counts).__name__
         return f'counts is {kind}, expected compressed run lengths as text'

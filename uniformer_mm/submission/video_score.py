@@ -226,7 +226,7 @@ def _class_indices(
 
 def _read_labels(path: str | PathLike) -> dict[str, int]:
     """Class index by template, from ``labels.json`` (``{"template": "0", ...}``)."""
-    content = parse_json(read_bytes(path), str(path), unique_keys=True)
+    content = parse_json(read_bytes(path), str(path))
     try:
         found = {_plain(name): int(index) for name, index in content.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -245,5 +245,5 @@ def _leaderboard_content(path: str | PathLike) -> dict | None:
     """The JSON value if a file is a leaderboard file, None if it holds scores."""
     if Path(path).suffix.lower() != '.json':
         return None
-    content = parse_json(read_bytes(path), str(path), unique_keys=True)
+    content = parse_json(read_bytes(path), str(path))
     return content if isinstance(content, dict) and 'results' in content else None

@@ -156,8 +156,9 @@ def _read_pickle(path: Path, order_file: str | PathLike | None) -> VideoScores:
                 'of class scores as mmaction2 writes it.'
             )
         rows.append(score.detach().to('cpu', torch.float64).numpy())
-        label = np.asarray(sample.get('gt_label', -1)).reshape(-1)
-        labels.append(int(label[0]) if label.size == 1 else -1)
+        label = sample.get('gt_label')
+        single = isinstance(label, torch.Tensor) and label.numel() == 1
+        labels.append(int(label) if single and label.dtype == torch.int64 else -1)
         names.append(next((sample[key] for key in _NAME_KEYS if key in sample), None))
     if len({len(row) for row in rows}) > 1:
         index = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
@@ -205,7 +206,10 @@ def _read_npz(path: Path) -> VideoScores:
         with np.load(path, allow_pickle=False) as content:
             ids, scores_NC = content['ids'], content['scores']
             order = str(content['class_order']) if 'class_order' in content else None
-    except (KeyError, ValueError, OSError, EOFError, MemoryError) as error:
+        if not isinstance(ids, np.ndarray) or not isinstance(scores_NC, np.ndarray):
+            raise ValueError('a member is no .npy file')
+    # Damaged members fail in every way that zipfile, its decompressors and NumPy can.
+    except Exception as error:
         raise ValueError(
             f'{path}: expected arrays ids (text) and scores (numbers), no objects ({error}).'
         ) from error
@@ -219,7 +223,7 @@ def _read_npz(path: Path) -> VideoScores:
 
 
 def _read_json(path: Path) -> VideoScores:
-    content = parse_json(read_bytes(path), str(path), unique_keys=True)
+    content = parse_json(read_bytes(path), str(path))
     scores = content.get('scores') if isinstance(content, dict) else None
     if not isinstance(scores, dict):
         raise ValueError(f'{path}: expected {{"scores": {{id: [numbers]}}}}.')
@@ -230,7 +234,7 @@ def _read_json(path: Path) -> VideoScores:
         )
     try:
         scores_NC = np.array(list(scores.values()), dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{path}: a score is no number ({error}).') from error
     order = content.get('class_order')
     if order is not None and not isinstance(order, str):
