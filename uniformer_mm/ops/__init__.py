@@ -6,5 +6,6 @@ runs and why another cannot.
 """
 
 from .depthwise import depthwise_conv
+from .mlp import mlp
 
-__all__ = ['depthwise_conv']
+__all__ = ['depthwise_conv', 'mlp']

@@ -108,7 +108,8 @@ def _autograd(
         return _forward(x, weight, bias, residual, backend)
 
 
-def _autocast_dtype(device_type: str) -> torch.dtype:
+def autocast_dtype(device_type: str) -> torch.dtype:
+    """The dtype that autocast, which is on, gives matrix products on a device."""
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
         return torch.get_autocast_dtype(device_type)
     older = {'cuda': torch.get_autocast_gpu_dtype, 'cpu': torch.get_autocast_cpu_dtype}
@@ -128,7 +129,7 @@ def _autocast(device_type: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         with torch._C._ExcludeDispatchKeyGuard(below):
             if x.dtype is not torch.float64:
-                x = x.to(_autocast_dtype(device_type))
+                x = x.to(autocast_dtype(device_type))
             return _forward(x, weight, bias, residual, backend)
 
     return rule

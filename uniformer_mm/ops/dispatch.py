@@ -22,6 +22,8 @@ MIN_TORCH = (2, 4)
 MIN_CAPABILITY = (8, 0)
 # A program unrolls the taps of one plane; beyond this the code and its registers grow too large.
 MAX_PLANE_TAPS = 81
+# A program keeps whole rows of the input and of the sums of the output on chip.
+MAX_MLP_CHANNELS = 128
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -79,6 +81,15 @@ def why_not_triton_depthwise(
     return why_not_triton(device, dtype)
 
 
+def why_not_triton_mlp(
+    device: torch.device, dtype: torch.dtype, channels: int, outputs: int
+) -> str | None:
+    """Why the MLP kernels cannot run for these input and output channels, or None."""
+    if max(channels, outputs) > MAX_MLP_CHANNELS:
+        return f'{max(channels, outputs)} channels are more than {MAX_MLP_CHANNELS}'
+    return why_not_triton(device, dtype)
+
+
 def why_not_framework(*_: object) -> str | None:
     """None: the framework's own operators run wherever the framework does."""
     return None
@@ -91,6 +102,11 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     'depthwise_conv': (
         Backend('triton', 'triton_depthwise', why_not_triton_depthwise),
         Backend('framework', 'framework', why_not_framework),
+    ),
+    # Input and output channels.
+    'mlp': (
+        Backend('triton', 'triton_mlp', why_not_triton_mlp),
+        Backend('framework', 'framework_mlp', why_not_framework),
     ),
     # All of rows.py; nothing more is told.
     'rows': (

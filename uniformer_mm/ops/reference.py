@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The truth that every fast operation is compared with: short, in float64, nothing fast imported.
 
-Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels.
+Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels; in matrices ``H`` hidden
+units, ``O`` outputs.
 """
 
 from __future__ import annotations
@@ -36,3 +37,21 @@ def depthwise_conv(
         window = (slice(start, start + n) for start, n in zip(tap, size, strict=True))
         y = y + padded[(slice(None), *window)] * weight.double()[(slice(None), 0, *tap)]
     return y if bias is None else y + bias.double()
+
+
+def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+    """Two products with an exact GELU between; gradients come from autograd.
+
+    Args:
+        x_BSC: ``(..., C)``.
+        w_HC: First matrix.
+        b_H: Its bias.
+        w_OH: Second matrix.
+        b_O: Its bias.
+
+    Returns:
+        Float64 result ``(..., O)``.
+    """
+    h = x_BSC.double() @ w_HC.double().t() + b_H.double()
+    kept = (1 + torch.erf(h * 0.5**0.5)) / 2
+    return (h * kept) @ w_OH.double().t() + b_O.double()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MLPs that every implementation is held to the rule of ``checks.py`` on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from uniformer_mm.ops import mlp, reference
+
+from .checks import assert_errors
+
+NAMES = ('output', 'input gradient', 'w_HC', 'b_H', 'w_OH', 'b_O')
+
+
+@dataclass(frozen=True)
+class MlpCase:
+    """One MLP. ``shape`` is channels last."""
+
+    shape: tuple[int, ...]
+    hidden: int
+    outputs: int
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self) -> str:
+        shape = 'x'.join(map(str, self.shape))
+        return f'{shape}-{self.hidden}-{self.outputs}-{str(self.dtype).split(".")[1]}'
+
+    def tensors(self, device: str) -> tuple[Tensor, ...]:
+        """Input, matrices, biases and cotangent; hidden values of about the width of the GELU."""
+        draw = torch.Generator().manual_seed(0)
+        channels, hidden, outputs = self.shape[-1], self.hidden, self.outputs
+        shapes_and_scales = (
+            (self.shape, 1.0),
+            ((hidden, channels), 2 * channels**-0.5),
+            ((hidden,), 1.0),
+            ((outputs, hidden), hidden**-0.5),
+            ((outputs,), 1.0),
+            ((*self.shape[:-1], outputs), 1.0),
+        )
+        *leaves, grad = (
+            (torch.randn(shape, generator=draw) * scale).to(self.dtype).to(device)
+            for shape, scale in shapes_and_scales
+        )
+        return *(leaf.requires_grad_() for leaf in leaves), grad
+
+
+def framework(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+    """What users write without this package."""
+    return F.linear(F.gelu(F.linear(x, w_HC, b_H)), w_OH, b_O)
+
+
+def mlp_results(function, case: MlpCase, device: str, **kwargs) -> list[Tensor]:
+    """Output and gradients of the case for its random cotangent."""
+    *leaves, grad = case.tensors(device)
+    y = function(*leaves, **kwargs)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))]
+
+
+def check_mlp(case: MlpCase, device: str, backend: str) -> None:
+    """Outputs and all gradients of a backend, their dtypes and their memory layout."""
+    ours = mlp_results(mlp, case, device, backend=backend)
+    assert {result.dtype for result in ours} == {case.dtype}
+    assert ours[0].is_contiguous()
+    other = mlp_results(framework, case, device)
+    assert_errors(str(case), NAMES, ours, other, exact_results(case, device))
+
+
+def exact_results(case: MlpCase, device: str) -> list[Tensor]:
+    """Float64 results for the values that the case has in its own dtype."""
+    *leaves, grad = case.tensors(device)
+    leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    y = reference.mlp(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad.double())]

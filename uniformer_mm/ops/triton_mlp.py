@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launches of the kernels in ``triton_mlp_kernels.py``. Names and shapes as in ``mlp.py``."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .dispatch import triton_is_interpreted
+from .launch import on, processors
+from .mlp_tiles import FORWARD, INPUT_GRAD, MIN_BLOCK, WEIGHT_GRAD, MlpTile, mlp_tile
+from .triton_mlp_kernels import (
+    mlp_forward,
+    mlp_input_grad,
+    mlp_sum_parts,
+    mlp_weight_grad_parts,
+)
+from .triton_row_kernels import sum_parts
+
+SUM_BLOCK = {'BLOCK_P': 32, 'BLOCK_K': 64, 'num_warps': 4}
+SUM_B2_BLOCK = {'BLOCK_P': 128, 'BLOCK_C': 16, 'num_warps': 4}
+
+# The forward kernel keeps the input alone.
+KEEPS_HIDDEN = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a kernel divides the work, for one size of the matrices.
+
+    Attributes:
+        block_n: Rows of a program.
+        chunks: Chunks of hidden units.
+        programs: Programs that run at a time.
+        arguments: What the kernel is told: compile-time constants.
+    """
+
+    block_n: int
+    chunks: int
+    programs: int
+    arguments: dict[str, int | bool]
+
+
+def _power_of_two(n: int) -> int:
+    return max(MIN_BLOCK, 1 << max(n - 1, 0).bit_length())
+
+
+@functools.cache
+def _plan(
+    operation: str,
+    channels: int,
+    hidden: int,
+    outputs: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    tile: MlpTile | None,
+) -> _Plan:
+    tile = tile or mlp_tile(operation, max(channels, outputs), dtype.itemsize)
+    block_h = min(tile.block_h, _power_of_two(hidden))
+    arguments: dict[str, int | bool] = {
+        'C': channels,
+        'H': hidden,
+        'O': outputs,
+        'BLOCK_N': tile.block_n,
+        'BLOCK_H': block_h,
+        'BLOCK_C': _power_of_two(channels),
+        'BLOCK_O': _power_of_two(outputs),
+        'WIDEN': triton_is_interpreted(),
+        'num_warps': tile.warps,
+        'num_stages': tile.stages,
+    }
+    if tile.registers and device.type == 'cuda' and torch.version.cuda:
+        arguments['maxnreg'] = tile.registers
+    programs = tile.programs * processors(device)
+    return _Plan(tile.block_n, -(-hidden // block_h), programs, arguments)
+
+
+def _float32(x: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=x.device)
+
+
+def forward(
+    x_BSC: Tensor,
+    w_HC: Tensor,
+    b_H: Tensor,
+    w_OH: Tensor,
+    b_O: Tensor,
+    tile: MlpTile | None = None,
+) -> Tensor:
+    """See ``mlp.py``."""
+    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    x_BSC = x_BSC.contiguous()
+    y_BSO = torch.empty((*x_BSC.shape[:-1], outputs), dtype=x_BSC.dtype, device=x_BSC.device)
+    rows = y_BSO.numel() // outputs
+    if rows:
+        plan = _plan(FORWARD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)
+        with on(x_BSC.device):
+            mlp_forward[(-(-rows // plan.block_n),)](
+                x_BSC,
+                w_HC.contiguous(),
+                b_H,
+                w_OH.contiguous(),
+                b_O,
+                y_BSO,
+                rows,
+                **plan.arguments,
+            )
+    return y_BSO
+
+
+def input_grad(
+    grad_BSO: Tensor,
+    x_BSC: Tensor,
+    w_HC: Tensor,
+    b_H: Tensor,
+    w_OH: Tensor,
+    tile: MlpTile | None = None,
+) -> Tensor:
+    """See ``mlp.py``."""
+    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    x_BSC = x_BSC.contiguous()
+    x_grad_BSC = torch.empty(x_BSC.shape, dtype=x_BSC.dtype, device=x_BSC.device)
+    rows = x_BSC.numel() // channels
+    if rows:
+        plan = _plan(INPUT_GRAD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)
+        with on(x_BSC.device):
+            mlp_input_grad[(-(-rows // plan.block_n),)](
+                grad_BSO.contiguous(),
+                x_BSC,
+                w_HC.contiguous(),
+                b_H,
+                w_OH.contiguous(),
+                x_grad_BSC,
+                rows,
+                **plan.arguments,
+            )
+    return x_grad_BSC
+
+
+def weight_grad(
+    grad_BSO: Tensor,
+    x_BSC: Tensor,
+    w_HC: Tensor,
+    b_H: Tensor,
+    w_OH: Tensor,
+    has_b_O: bool,
+    tile: MlpTile | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``mlp.py``."""
+    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    x_BSC = x_BSC.contiguous()
+    rows = x_BSC.numel() // channels
+    plan = _plan(WEIGHT_GRAD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)
+    blocks = -(-rows // plan.block_n)
+    parts = max(1, min(blocks, plan.programs // plan.chunks))
+    rows_per_part = max(1, -(-blocks // parts)) * plan.block_n
+    parts = -(-rows // rows_per_part)
+
+    size = hidden * (channels + outputs + 1)
+    w_HC_grad, b_H_grad = _float32(x_BSC, hidden, channels), _float32(x_BSC, hidden)
+    w_OH_grad, b_O_grad = _float32(x_BSC, outputs, hidden), _float32(x_BSC, outputs * has_b_O)
+    parts_PK = _float32(x_BSC, parts, size)
+    b_O_parts_PO = _float32(x_BSC, parts * plan.chunks, outputs) if has_b_O else parts_PK
+    with on(x_BSC.device):
+        if parts:
+            mlp_weight_grad_parts[(plan.chunks, parts)](
+                grad_BSO.contiguous(),
+                x_BSC,
+                w_HC.contiguous(),
+                b_H,
+                w_OH.contiguous(),
+                parts_PK,
+                b_O_parts_PO,
+                rows,
+                rows_per_part,
+                HAS_B2=has_b_O,
+                **plan.arguments,
+            )
+        mlp_sum_parts[(-(-size // SUM_BLOCK['BLOCK_K']),)](
+            parts_PK,
+            w_HC_grad,
+            b_H_grad,
+            w_OH_grad,
+            parts,
+            C=channels,
+            H=hidden,
+            O=outputs,
+            **SUM_BLOCK,
+        )
+        if has_b_O:
+            sum_parts[(-(-outputs // SUM_B2_BLOCK['BLOCK_C']),)](
+                b_O_parts_PO, b_O_grad, parts * plan.chunks, C=outputs, **SUM_B2_BLOCK
+            )
+    return w_HC_grad, b_H_grad, w_OH_grad, b_O_grad
