@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 
-from uniformer_mm.evaluation.protocol import Choices, build_config, network_of
+from uniformer_mm.cli import main
+from uniformer_mm.evaluation.protocol import Choices, build_config, data_root, network_of
+from uniformer_mm.evaluation.record import Record
+from uniformer_mm.evaluation.reproduce import reproduce, tests_of
 
 from ..conftest import ROOT
 
@@ -19,6 +25,16 @@ TINY = dict(depths=(1, 1, 2, 1), dims=(16, 32, 32, 64), head_dim=16)
 PACKAGES = {
     'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose', 'video': 'mmaction',
 }  # fmt: skip
+
+
+QUICKSTARTS = {
+    'video': 'configs/video/quickstart_kinetics.py',
+    'seg': 'configs/seg/quickstart.py',
+    'det': 'configs/det/quickstart.py',
+    'pose': 'configs/pose/quickstart.py',
+    'cls': 'configs/cls/quickstart.py',
+}
+PLAIN = {'batch_size': 2, 'workers': 0}
 
 
 def enter(task: str) -> None:
@@ -70,3 +86,54 @@ def run_pipeline(config: Config, info: dict) -> dict:
     for step in config.test_dataloader.dataset.pipeline:
         results = TRANSFORMS.build(step)(results)
     return results
+
+
+def record_of(row: str, **changes) -> Record:
+    """The record of an official test on a list of the published length that gave its numbers."""
+    recipe = tests_of(row)[0].recipe
+    facts = dict(
+        row=row, task=recipe.task, config=recipe.config, protocol={}, metrics=dict(recipe.metrics),
+        published=dict(recipe.metrics), intervals={}, interval_method='', listed=100,
+        listed_files=100, published_files=100, samples=100, files=100, missing=0, limit=None,
+        seed=0, weights='w.pth', weights_sha256='0' * 64, class_order='', config_sha256='1' * 64,
+        list_sha256='2' * 64, device='CPU', date='2026-01-01T00:00:00+00:00',
+    )  # fmt: skip
+    return Record(**facts | changes)
+
+
+def measure(task: str, data: Path, weights, work: Path, **choices) -> tuple[Path, Record]:
+    """The test of a quickstart by this package."""
+    (test,) = tests_of(str(ROOT / QUICKSTARTS[task]))
+    enter(task)
+    return reproduce(
+        test,
+        Choices(data=data, **PLAIN | choices),
+        lambda done, total: None,
+        weights=str(weights(task)),
+        gpus=0,
+        work_dir=work,
+    )
+
+
+def stock_metrics(task: str, data: Path, weights: Path, work: Path) -> dict[str, float]:
+    """The toolbox's own test of the same config."""
+    enter(task)
+    with data_root(data):
+        config = Config.fromfile(ROOT / QUICKSTARTS[task])
+    config.merge_from_dict({
+        'work_dir': str(work), 'load_from': str(weights),
+        'test_dataloader.batch_size': 2, 'test_dataloader.num_workers': 0,
+        'test_dataloader.persistent_workers': False,
+    })  # fmt: skip
+    if task in ('det', 'pose'):
+        config.test_evaluator.outfile_prefix = str(work / 'predictions')
+    config.test_cfg = {'type': 'TestLoop'} if 'test_cfg' not in config else config.test_cfg
+    return Runner.from_cfg(config).test()
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit status of the console command in this process, and its words."""
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
+        status = main(list(words))
+    return status, ' '.join(out.getvalue().split())

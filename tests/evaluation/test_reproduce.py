@@ -1,112 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the command line to a record: the toolbox's numbers, resumed, on subsets, and refusals."""
+"""The toolbox's numbers, subsets, what data and weights must be like, and other refusals."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
-from mmengine.runner import Runner
-from rich.console import Console
+from mmengine.structures import InstanceData
 
-from uniformer_mm.cli import main
 from uniformer_mm.evaluation import PredictionStore, worker
-from uniformer_mm.evaluation import reproduce as reproduce_module
 from uniformer_mm.evaluation.data_lists import list_order
-from uniformer_mm.evaluation.protocol import Choices, data_root
-from uniformer_mm.evaluation.record import Record, read_record
-from uniformer_mm.evaluation.reproduce import reproduce
-from uniformer_mm.evaluation.reproduce import tests_of as find_tests
-from uniformer_mm.evaluation.tables import print_results
+from uniformer_mm.evaluation.percentages import percentages
+from uniformer_mm.evaluation.record import read_record
+from uniformer_mm.evaluation.report import write_report
 from uniformer_mm.labels import class_names
-from uniformer_mm.synth import make_data
 
-from ..conftest import ROOT
-from .helpers import enter
-
-QUICKSTARTS = {
-    'video': 'configs/video/quickstart_kinetics.py',
-    'seg': 'configs/seg/quickstart.py',
-    'det': 'configs/det/quickstart.py',
-    'pose': 'configs/pose/quickstart.py',
-    'cls': 'configs/cls/quickstart.py',
-}
-PLAIN = {'batch_size': 2, 'workers': 0}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp('synthetic') / 'data'
-    make_data(root, size='tiny', tasks=('video', 'seg', 'det', 'pose', 'cls'))
-    return root
-
-
-@pytest.fixture(scope='module')
-def weights(data, tmp_path_factory):
-    """Random weights of a quickstart's model, made once for each task."""
-    folder = tmp_path_factory.mktemp('weights')
-
-    def make(task: str) -> Path:
-        path = folder / f'{task}.pth'
-        if not path.exists():
-            enter(task)
-            with data_root(data):
-                config = Config.fromfile(ROOT / QUICKSTARTS[task])
-            config.model.backbone.pop('init_cfg', None)
-            torch.manual_seed(0)
-            torch.save({'state_dict': MODELS.build(config.model).state_dict()}, path)
-        return path
-
-    return make
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Run the worker here instead of in a process of its own, which costs an import each."""
-
-    def run_test(folder: Path, gpus: int, advance) -> dict:
-        return worker.run(folder)
-
-    monkeypatch.setattr(reproduce_module, 'run_test', run_test)
-
-
-def measure(task: str, data: Path, weights, work: Path, **choices) -> tuple[Path, Record]:
-    (test,) = find_tests(str(ROOT / QUICKSTARTS[task]))
-    enter(task)
-    return reproduce(
-        test,
-        Choices(data=data, **PLAIN | choices),
-        lambda done, total: None,
-        weights=str(weights(task)),
-        gpus=0,
-        work_dir=work,
-    )
-
-
-def stock_metrics(task: str, data: Path, weights: Path, work: Path) -> dict[str, float]:
-    """The toolbox's own test of the same config."""
-    enter(task)
-    with data_root(data):
-        config = Config.fromfile(ROOT / QUICKSTARTS[task])
-    config.merge_from_dict({
-        'work_dir': str(work), 'load_from': str(weights),
-        'test_dataloader.batch_size': 2, 'test_dataloader.num_workers': 0,
-        'test_dataloader.persistent_workers': False,
-    })  # fmt: skip
-    config.test_cfg = {'type': 'TestLoop'} if 'test_cfg' not in config else config.test_cfg
-    return Runner.from_cfg(config).test()
-
+from .helpers import QUICKSTARTS, command, enter, measure, stock_metrics
 
 SAME = {
     'video': {'top1': ('acc/top1', 100), 'top5': ('acc/top5', 100), 'mean1': ('acc/mean1', 100)},
@@ -115,19 +31,157 @@ SAME = {
     'pose': {'AP': ('coco/AP', 100), 'AR': ('coco/AR', 100)},
     'cls': {'top1': ('accuracy/top1', 1), 'top5': ('accuracy/top5', 1)},
 }
+WRITTEN = {'det': ('bbox', 'segm'), 'pose': ('keypoints',)}
+
+
+def written(folder: Path, kind: str) -> list[dict]:
+    """The predictions that a test has left in COCO's format."""
+    return json.loads((folder / f'predictions.{kind}.json').read_text())
 
 
 @pytest.mark.parametrize('task', list(QUICKSTARTS))
-def test_the_numbers_are_the_toolboxs(task, data, weights, tmp_path, in_process):
+def test_the_numbers_are_the_toolboxs(task, data, weights, whole, tmp_path):
     pytest.importorskip(worker._PACKAGES[task])
-    folder, record = measure(task, data, weights, tmp_path / 'ours')
-    stock = stock_metrics(task, data, weights(task), tmp_path / 'stock')
+    folder, record = whole(task)
+    stock = stock_metrics(task, data, weights(task), tmp_path)
     for name, (key, factor) in SAME[task].items():
         assert record.metrics[name] == round(float(stock[key]) * factor, 4)
+    # A random network finds nothing that is right; what it finds must be the same all the same.
+    for kind in WRITTEN.get(task, ()):
+        assert len(written(folder, kind)) >= record.samples
+        assert written(folder, kind) == written(tmp_path, kind)
+    if task not in WRITTEN:
+        assert 0 < record.metrics['mIoU' if task == 'seg' else 'top1'] < 100
     assert record == read_record(folder / 'record.json')
     assert record.samples == len(list(PredictionStore(folder).read())) == record.listed
-    assert record.agrees is None and record.published == {}
+    assert record.agrees is None and record.published == {} and record.published_files == 0
     assert record.versions['torch'] == torch.__version__.partition('+')[0]
+
+
+def shaky_boxes(truth: dict, seed: int = 0) -> dict[int, InstanceData]:
+    """Annotated boxes and masks, shifted at random and some of another class, by image."""
+    from pycocotools import mask as rle
+
+    rng = np.random.default_rng(seed)
+    categories = [category['id'] for category in truth['categories']]
+    sizes = {image['id']: (image['height'], image['width']) for image in truth['images']}
+    found = {}
+    for image, size in sizes.items():
+        boxes, masks, labels = [], [], []
+        for item in truth['annotations']:
+            if item['image_id'] != image:
+                continue
+            x, y, w, h = item['bbox']
+            dx, dy = rng.integers(-4, 5, 2)
+            boxes.append([x + dx, y + dy, x + w + dx, y + h + dy])
+            merged = rle.merge(rle.frPyObjects(item['segmentation'], *size))
+            masks.append(np.roll(rle.decode(merged), (dy, dx), (0, 1)).astype(bool))
+            label = categories.index(item['category_id'])
+            labels.append(label if rng.random() < 0.8 else (label + 1) % len(categories))
+        found[image] = InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float).reshape(-1, 4),
+            masks=torch.from_numpy(np.array(masks, bool).reshape(-1, *size)),
+            labels=torch.tensor(labels, dtype=torch.long),
+            scores=torch.from_numpy(rng.uniform(0.1, 1, len(labels))).float(),
+        )
+    return found
+
+
+def shaky_joints(truth: dict, image: int, box_XYXY: np.ndarray) -> np.ndarray:
+    """Joints ``(1, 17, 2)`` of the annotated person whose centre is nearest, shifted at random."""
+
+    def distance(item: dict) -> float:
+        x, y, w, h = item['bbox']
+        centre = (box_XYXY[:2] + box_XYXY[2:]) / 2
+        return float(np.hypot(*(centre - (x + w / 2, y + h / 2))))
+
+    persons = [item for item in truth['annotations'] if item['image_id'] == image]
+    nearest = min(persons, key=distance)
+    joints = np.array(nearest['keypoints'], float).reshape(1, 17, 3)[..., :2]
+    rng = np.random.default_rng(nearest['id'])
+    return joints + rng.normal(0, rng.choice([1, 3, 8]), joints.shape)
+
+
+@pytest.fixture
+def shaky(monkeypatch):
+    """Let networks answer with the truth, shaken; what surrounds them stays as it is."""
+
+    def patch(task: str, truth: dict) -> None:
+        if task == 'det':
+            from mmdet.models.detectors import TwoStageDetector as Model
+
+            found = shaky_boxes(truth)
+        else:
+            from mmpose.models.pose_estimators import TopdownPoseEstimator as Model
+
+        def predict(self, inputs, data_samples, **_):
+            for sample in data_samples:
+                if task == 'det':
+                    sample.pred_instances = found[sample.img_id]
+                    continue
+                joints = shaky_joints(truth, sample.img_id, sample.gt_instances.bboxes[0])
+                sample.pred_instances = InstanceData(
+                    keypoints=joints,
+                    keypoint_scores=np.full(joints.shape[:2], 0.9),
+                    bboxes=sample.gt_instances.bboxes,
+                    bbox_scores=sample.gt_instances.bbox_scores,
+                )
+            return data_samples
+
+        monkeypatch.setattr(Model, 'predict', predict)
+
+    return patch
+
+
+@pytest.mark.parametrize('task', list(WRITTEN))
+def test_ap_is_pycocotools_and_the_toolboxs(task, data, weights, tmp_path, in_process, shaky):
+    pytest.importorskip(worker._PACKAGES[task])
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    name = {'det': 'instances', 'pose': 'person_keypoints'}[task]
+    path = data / f'coco/annotations/{name}_val2017.json'
+    truth = json.loads(path.read_text())
+    enter(task)
+    shaky(task, truth)
+    folder, record = measure(task, data, weights, tmp_path / 'ours')
+    stock = stock_metrics(task, data, weights(task), tmp_path)
+    for metric, (key, factor) in SAME[task].items():
+        assert record.metrics[metric] == round(float(stock[key]) * factor, 4)
+    assert record.listed_files == len(truth['images']) >= record.files
+    for kind in WRITTEN[task]:
+        found = written(folder, kind)
+        assert found == written(tmp_path, kind)
+        if kind == 'segm':  # with a box in the entry, pycocotools takes the box's area
+            found = [{k: v for k, v in item.items() if k != 'bbox'} for item in found]
+        with contextlib.redirect_stdout(io.StringIO()):
+            api = COCO(str(path))
+            evaluation = COCOeval(api, api.loadRes(found), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        ap = 100 * evaluation.stats[0]
+        assert 5 < ap < 95
+        # mmdet rounds to three decimals of a share.
+        measured = record.metrics['AP' if task == 'pose' else f'{kind}_mAP']
+        assert measured == pytest.approx(ap, abs=0.05 + 1e-9 if task == 'det' else 1e-4)
+
+
+def test_a_detector_that_finds_nothing(data, weights, tmp_path, in_process):
+    pytest.importorskip('mmdet')
+    nothing = {'model.test_cfg.rcnn.score_thr': 1.1}
+    for limit in (None, 3):
+        folder, record = measure('det', data, weights, tmp_path, overrides=nothing, limit=limit)
+        assert written(folder, 'bbox') == []
+        assert record.metrics == {'bbox_mAP': 0.0, 'segm_mAP': 0.0} and record.intervals == {}
+        assert record.notes == ['the network found nothing in any image']
+    assert 'The network found nothing.' in write_report(folder).read_text()
+    # Metrics that are missing for another reason are no zeros.
+    config = Config({'model': {}, 'test_evaluator': {'metric': ['bbox', 'segm']}})
+    (tmp_path / 'predictions.bbox.json').write_text('[{"image_id": 1}]')
+    for empty in (tmp_path, tmp_path / 'absent'):
+        with pytest.raises(ValueError, match=r'the test reported \[\], none of which is known'):
+            percentages(config, 'det', {}, empty)
 
 
 def test_a_subset_has_an_interval_and_only_its_own_truth(data, weights, tmp_path, in_process):
@@ -191,70 +245,6 @@ def test_weights_of_another_model(data, weights, tmp_path, in_process):
     torch.save({'state_dict': state}, tmp_path / 'five.pth')
     with pytest.raises(ValueError, match=r'head.fc.weight \(5, 256\) instead of \(9, 256\)'):
         measure('cls', data, lambda task: tmp_path / 'five.pth', tmp_path)
-
-
-def test_an_interrupted_run_goes_on_and_gives_the_same_numbers(
-    data, weights, tmp_path, in_process
-):  # fmt: skip
-    pytest.importorskip('mmpretrain')
-    folder, whole = measure('cls', data, weights, tmp_path / 'whole', batch_size=1)
-    # The same test in a process that is killed as soon as it has finished some samples.
-    target = tmp_path / 'cut' / 'quickstart' / 'official'
-    target.mkdir(parents=True)
-    for name in (worker.CONFIG, worker.SPEC):
-        text = (folder / name).read_text().replace(str(folder), str(target))
-        (target / name).write_text(text)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'uniformer_mm.evaluation.worker', str(target)],
-        env=os.environ | {'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith('@progress') and json.loads(line[10:])['done'] >= 3:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    finished = PredictionStore(target).finished()
-    assert 3 <= len(finished) < whole.samples
-    times = {s.position: s.seconds for s in PredictionStore(target).read()}
-    _, resumed = measure('cls', data, weights, tmp_path / 'cut', batch_size=1)
-    assert resumed.metrics == whole.metrics
-    after = {s.position: s.seconds for s in PredictionStore(target).read()}
-    assert len(after) == whole.samples
-    # Nothing was tested twice.
-    assert all(after[position] == seconds for position, seconds in times.items())
-
-
-def test_processes_share_the_samples(data, weights, tmp_path, in_process, monkeypatch):
-    pytest.importorskip('mmpretrain')
-    folder, whole = measure('cls', data, weights, tmp_path / 'one')
-    target = tmp_path / 'two'
-    target.mkdir()
-    for name in (worker.CONFIG, worker.SPEC):
-        text = (folder / name).read_text().replace(str(folder), str(target))
-        (target / name).write_text(text)
-    # As torchrun would start them, one after the other.
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    for rank in ('0', '1'):
-        monkeypatch.setenv('RANK', rank)
-        assert worker.run(target, collect=True)['metrics'] == {}
-    stores = sorted(target.glob('predictions.*.sqlite'))
-    assert [path.name for path in stores] == ['predictions.0.sqlite', 'predictions.1.sqlite']
-    # The second found half of the work done and still did its own half.
-    assert len(PredictionStore(target).finished()) == whole.samples
-    monkeypatch.delenv('WORLD_SIZE')
-    monkeypatch.delenv('RANK')
-    # Records round to four decimals.
-    accuracy = worker.run(target)['metrics']['accuracy/top1']
-    assert round(accuracy, 4) == whole.metrics['top1']
-
-
-def command(*words: str) -> tuple[int, str]:
-    out = io.StringIO()
-    with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
-        status = main(list(words))
-    return status, ' '.join(out.getvalue().split())
 
 
 @pytest.mark.parametrize(
@@ -322,90 +312,3 @@ def test_the_list_says_how_it_numbers_the_classes(tmp_path):
     (tmp_path / 'list.txt').write_text('abc.mp4 3\n')
     assert list_order(config, 'kinetics400', None) == 'kinetics400_alphabetical'
     assert list_order(config, 'kinetics400', 'official') == 'kinetics400_official'
-
-
-def record_of(row: str, **changes) -> Record:
-    recipe = find_tests(row)[0].recipe
-    facts = dict(
-        row=row, task=recipe.task, config=recipe.config, protocol={}, metrics=dict(recipe.metrics),
-        published=dict(recipe.metrics), intervals={}, interval_method='', listed=100, samples=100,
-        files=100, missing=0, limit=None, seed=0, weights='w.pth', weights_sha256='0' * 64,
-        class_order='', config_sha256='1' * 64, list_sha256='2' * 64, device='CPU',
-        date='2026-01-01T00:00:00+00:00',
-    )  # fmt: skip
-    return Record(**facts | changes)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'agrees'),
-    [
-        ({'metrics': {'top1': 80.5}}, True),
-        ({'metrics': {'top1': 81.1}}, True),
-        ({'metrics': {'top1': 80.49}}, False),
-        ({'metrics': {'top1': 81.11}}, False),
-        ({'limit': 50}, None),
-        ({'missing': 5}, True),
-        ({'missing': 6}, None),
-        ({'published': {}}, None),
-    ],
-)
-def test_verdicts(changes, agrees):
-    assert record_of('vid/k400_s_16x4', **changes).agrees is agrees
-
-
-def test_all_rows_as_tables(tmp_path):
-    whole = record_of('vid/k400_s_16x4', metrics={'top1': 80.71})
-    later_subset = record_of(
-        'vid/k400_s_16x4', metrics={'top1': 60.0}, limit=5, date='2026-02-01T00:00:00+00:00'
-    )
-    subset = record_of('seg/upernet_s_g', metrics={'mIoU': 44.0}, published={'mIoU': 47.6},
-                       intervals={'mIoU': (40.0, 49.0)}, limit=100)  # fmt: skip
-    scales = record_of('seg/upernet_s_g', metrics={'mIoU_ms': 48.41}, published={'mIoU_ms': 48.5})
-    console = Console(width=160, record=True, file=io.StringIO())
-    records = [(tmp_path, r) for r in (whole, later_subset, subset, scales)]
-    print_results(console, records)
-    text = console.export_text()
-    lines = {line.split()[0]: line.split() for line in text.splitlines() if '/' in line}
-    assert lines['vid/k400_s_16x4'][1:3] == ['80.8', '80.71']
-    row = ' '.join(lines['seg/upernet_s_g'])
-    assert '47.6 44.0 [40.0, 49.0], n 100 48.5 48.41' in row
-    assert ' '.join(lines['cls/s'][1:]) == '82.9 not run'
-    assert len(lines) == 95
-
-
-def test_records_are_whole_or_not_there(tmp_path):
-    with pytest.raises(ValueError, match='holds no finished test'):
-        read_record(tmp_path / 'record.json')
-    (tmp_path / 'record.json').write_text('{"row": ')
-    with pytest.raises(ValueError, match='cannot be read'):
-        read_record(tmp_path / 'record.json')
-    (tmp_path / 'record.json').write_text('{"row": 3}')
-    with pytest.raises(ValueError, match='no record of this version'):
-        read_record(tmp_path / 'record.json')
-
-
-def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
-    weights = tmp_path / 'w.pth'
-    torch.save({'state_dict': {'x': torch.zeros(1)}}, weights)
-
-    def interrupted(folder: Path, gpus: int, advance) -> dict:
-        advance(1, 3)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(reproduce_module, 'run_test', interrupted)
-    status, text = command(
-        'reproduce', str(ROOT / QUICKSTARTS['seg']), '--weights', str(weights),
-        '--data', str(data), '--work-dir', str(tmp_path / 'w'),
-    )  # fmt: skip
-    assert status == 130
-    assert 'interrupted; the same command goes on where it stopped.' in text
-    assert not list(tmp_path.rglob('record.json'))
-
-
-def test_a_process_that_dies_leaves_its_last_words(tmp_path):
-    from uniformer_mm.evaluation.launch import TestFailedError, run_test
-
-    # Neither configuration nor specification: the worker ends with a traceback.
-    with pytest.raises(TestFailedError, match=r'exit status 1.*run\.log.*goes on'):
-        run_test(tmp_path, 0, lambda done, total: None)
-    assert 'Traceback' in (tmp_path / 'run.log').read_text()

@@ -23,7 +23,7 @@ from .metrics import FUSIONS
 from .protocol import ATTENTIONS, DATA_VARIABLE, Choices
 from .record import Record, read_records
 from .reproduce import DEFAULT_WORK_DIR, Test, reproduce, tests_of
-from .tables import print_results
+from .tables import print_all_records, print_results
 from .words import data_words, fusion_words, protocol_sentence, verdict_words
 
 _OUTSIDE, _INTERRUPTED = 1, 130
@@ -71,6 +71,7 @@ def add_results_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     parser.add_argument('folder', nargs='?', type=Path, default=DEFAULT_WORK_DIR)
     parser.add_argument('--task', choices=list(TOOLBOXES))
     parser.add_argument('--measured', action='store_true', help='only rows with a result')
+    parser.add_argument('--all', action='store_true', help='each record, not one for each row')
     parser.set_defaults(run=_results)
     return parser
 
@@ -161,14 +162,14 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
         'metric', 'published', 'measured', 'difference', '95 % interval',
         title=f'{record.row} ({protocol_sentence(record)})', title_justify='left', box=None,
     )  # fmt: skip
-    for name, value in record.metrics.items():
-        published = record.published.get(name)
+    for name in dict.fromkeys([*record.metrics, *record.published]):
+        value, published = record.metrics.get(name), record.published.get(name)
         interval = record.intervals.get(name)
         table.add_row(
             name,
             '' if published is None else percent(published),
-            f'{value:.2f}',
-            '' if published is None else f'{value - published:+.2f}',
+            'none' if value is None else f'{value:.2f}',
+            '' if None in (value, published) else f'{value - published:+.2f}',
             '{:.2f} to {:.2f}'.format(*interval) if interval else '',
         )
     console.print(table)
@@ -192,6 +193,14 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
 def _results(args: Namespace) -> int:
     if not args.folder.is_dir() and args.folder != DEFAULT_WORK_DIR:
         raise ValueError(f'{args.folder} is no folder; name one that reproduce wrote to.')
-    records = list(read_records(args.folder)) if args.folder.is_dir() else []
-    print_results(Console(highlight=False, width=160), records, args.task, args.measured)
+    records, refused = read_records(args.folder) if args.folder.is_dir() else ([], [])
+    console = Console(highlight=False, width=160)
+    if args.all:
+        print_all_records(console, records, args.task)
+    else:
+        print_results(console, records, args.task, args.measured)
+    for words in refused:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f'[yellow]left out: {escape(words)}[/]'
+        )
     return 0

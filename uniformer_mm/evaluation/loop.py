@@ -91,6 +91,7 @@ class ResumableTestLoop(BaseLoop):
         if not isinstance(evaluator, Evaluator):
             evaluator = runner.build_evaluator(evaluator)
         self.evaluator = evaluator
+        self.facts['listed_files'] = count_files(listed, evaluator)
         self.evaluator.dataset_meta = runner.visualizer.dataset_meta = dataset.metainfo
         self.score = score
         self.shard = shard
@@ -173,12 +174,25 @@ def _taken_results(evaluator: Evaluator, count: int) -> list[list[Any]]:
     return kept
 
 
+def _truth(metric: Any) -> Any:
+    """pycocotools' COCO of a metric, if it has one."""
+    # mmdet keeps its API in _coco_api, mmpose in coco.
+    return getattr(metric, '_coco_api', None) or getattr(metric, 'coco', None)
+
+
+def count_files(samples: list[Sample], evaluator: Evaluator) -> int:
+    """Images or videos of a list: those of COCO's ground truth, with persons in them or not."""
+    for metric in evaluator.metrics:
+        if (api := _truth(metric)) is not None:
+            return len(api.imgs)
+    return len({sample.key for sample in samples})
+
+
 def restrict_truth(evaluator: Evaluator, dataset: Any, samples: list[Sample]) -> None:
     """Leave the ground truth of other images out of COCO metrics, which would count as missed."""
     chosen = {dataset.get_data_info(s.position).get('img_id') for s in samples}
     for metric in evaluator.metrics:
-        # mmdet keeps its API in _coco_api, mmpose in coco; both are pycocotools' COCO.
-        api = getattr(metric, '_coco_api', None) or getattr(metric, 'coco', None)
+        api = _truth(metric)
         if api is None:
             continue
         api.dataset['images'] = [i for i in api.dataset['images'] if i['id'] in chosen]

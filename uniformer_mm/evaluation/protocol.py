@@ -98,6 +98,15 @@ def data_root(folder: Path) -> Iterator[None]:
             os.environ[DATA_VARIABLE] = before
 
 
+def published_files(recipe: Recipe) -> int:
+    """Images or videos of the list that the recipe's published numbers were measured on."""
+    settings = recipe.protocol.settings
+    if 'images' in settings:
+        return int(settings['images'])
+    sizes = dict(size.split(':') for size in settings['videos'].split())
+    return int(sizes[recipe.row.dataset])
+
+
 def build_config(path: Path, task: str, choices: Choices, folder: Path) -> Config:
     """The configuration of a test, complete.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,7 +26,8 @@ HEADLINES = ('top1', 'bbox_mAP', 'segm_mAP', 'mIoU', 'mIoU_ms', 'AP')
 """Metrics that decide; others are shown beside them (two published AR of pose rows are wrong)."""
 
 MAX_MISSING_SHARE = 0.05
-"""Share of missing files above which a list is no longer the published one."""
+"""Share of missing files above which a list is no longer the published one, and share by which its
+length may differ: video lists lose members over the years, and there are several of each."""
 
 _PACKAGES = (
     'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'mmaction2',
@@ -49,6 +49,9 @@ class Record:
         intervals: 95 % intervals by metric, where a subset was tested.
         interval_method: How they were computed.
         listed: Samples of the whole list.
+        listed_files: Images or videos of the whole list; persons of an image count once.
+        published_files: Images or videos of the list of the published numbers; 0 where none were
+            published.
         samples: Samples tested.
         files: Images or videos tested.
         missing: Listed files that are not there.
@@ -76,6 +79,8 @@ class Record:
     intervals: dict[str, tuple[float, float]]
     interval_method: str
     listed: int
+    listed_files: int
+    published_files: int
     samples: int
     files: int
     missing: int
@@ -105,19 +110,25 @@ class Record:
         return self.limit is None and missing <= MAX_MISSING_SHARE
 
     @property
+    def of_published_length(self) -> bool:
+        """Whether the list, without what is missing, is as long as the published one."""
+        difference = abs(self.listed_files - self.missing - self.published_files)
+        return difference <= MAX_MISSING_SHARE * self.published_files
+
+    @property
     def comparable(self) -> bool:
         """Whether this is the published test on the published list, as far as it can be told."""
-        return bool(self.published) and self.whole
+        return bool(self.published) and self.whole and self.of_published_length
 
     @property
     def agrees(self) -> bool | None:
         """Whether every headline metric is within the tolerance; None where it cannot be told."""
-        if not self.comparable:
+        decisive = [name for name in self.published if name in HEADLINES]
+        if not self.comparable or not set(decisive) <= set(self.metrics):
             return None
         return all(
-            abs(self.metrics[name] - value) <= self.tolerance + 1e-9
-            for name, value in self.published.items()
-            if name in HEADLINES
+            abs(self.metrics[name] - self.published[name]) <= self.tolerance + 1e-9
+            for name in decisive
         )
 
 
@@ -156,14 +167,26 @@ def read_record(path: Path) -> Record:
     names = {item.name for item in fields(Record)}
     if not isinstance(content, dict) or set(content) != names:
         raise ValueError(f'{path} is no record of this version of uniformer_mm.')
-    content['intervals'] = {name: tuple(pair) for name, pair in content['intervals'].items()}
-    return Record(**content)
+    try:
+        content['intervals'] = {name: tuple(pair) for name, pair in content['intervals'].items()}
+        return Record(**content)
+    except (AttributeError, TypeError):
+        raise ValueError(f'{path} is no record of this version of uniformer_mm.') from None
 
 
-def read_records(root: Path) -> Iterator[tuple[Path, Record]]:
-    """All records below a folder, with their folders, oldest first."""
-    found = [(path.parent, read_record(path)) for path in root.rglob(FILE_NAME)]
-    yield from sorted(found, key=lambda pair: pair[1].date)
+def read_records(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
+    """All records below a folder, with their folders, oldest first, and what cannot be read.
+
+    Other programs and other versions of this one write files of the same name; each of those is a
+    sentence in the second list.
+    """
+    found, refused = [], []
+    for path in sorted(root.rglob(FILE_NAME)):
+        try:
+            found.append((path.parent, read_record(path)))
+        except ValueError as error:
+            refused.append(str(error))
+    return sorted(found, key=lambda pair: pair[1].date), refused
 
 
 def machine() -> dict:

@@ -19,39 +19,19 @@ from .analysis import subset_intervals, suspect_order
 from .data_lists import list_order, write_image_list
 from .launch import Advance, run_test
 from .loop import folder_of
+from .percentages import found_nothing, percentages
 from .protocol import (
     Choices,
     annotation_files,
     build_config,
     config_digest,
+    published_files,
     with_attention,
 )
 from .record import Record, device_name, machine, write_record
 from .worker import CONFIG, SPEC
 
 DEFAULT_WORK_DIR = Path('work_dirs/reproduce')
-
-# Zoo's name of a metric: the toolbox's, and the factor that makes it a percentage.
-_METRICS = {
-    'cls': {'top1': ('accuracy/top1', 1), 'top5': ('accuracy/top5', 1)},
-    'det': {'bbox_mAP': ('coco/bbox_mAP', 100), 'segm_mAP': ('coco/segm_mAP', 100)},
-    'seg': {'mIoU': ('mIoU', 1), 'aAcc': ('aAcc', 1), 'mAcc': ('mAcc', 1)},
-    'pose': {
-        'AP': ('coco/AP', 100),
-        'AP50': ('coco/AP .5', 100),
-        'AP75': ('coco/AP .75', 100),
-        'APM': ('coco/AP (M)', 100),
-        'APL': ('coco/AP (L)', 100),
-        'AR': ('coco/AR', 100),
-    },
-    'video': {
-        'top1': ('acc/top1', 100),
-        'top5': ('acc/top5', 100),
-        'mean1': ('acc/mean1', 100),
-        'top1_prob': ('acc/top1_prob', 100),
-        'top1_logits': ('acc/top1_logits', 100),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -212,8 +192,9 @@ def reproduce(
         task=test.task,
         config=_config_name(test.config),
         protocol=protocol_words(choices) | ({'variant': test.variant} if test.variant else {}),
-        metrics=_percentages(test.task, choices, result['metrics']),
+        metrics=percentages(config, test.task, result['metrics'], folder),
         published=_published(test, choices),
+        published_files=published_files(test.recipe) if test.recipe else 0,
         intervals={},
         interval_method='',
         limit=choices.limit,
@@ -287,20 +268,9 @@ def _write_inputs(
         raise ValueError(f'{folder} cannot be written ({error.strerror}).') from None
 
 
-def _percentages(task: str, choices: Choices, metrics: dict[str, float]) -> dict[str, float]:
-    found = {}
-    for name, (key, factor) in _METRICS[task].items():
-        if key in metrics and metrics[key] >= 0:  # COCO gives -1 where nothing is annotated
-            name = 'mIoU_ms' if name == 'mIoU' and choices.multi_scale else name
-            found[name] = round(metrics[key] * factor, 4)
-    if not found:
-        raise ValueError(f'the test reported {sorted(metrics)}, none of which is known here.')
-    return found
-
-
 def _published(test: Test, choices: Choices) -> dict[str, float]:
     """The published numbers that this test measures."""
-    changed = set(protocol_words(choices)) - {'scales', 'pipeline', 'classes'}
+    changed = set(protocol_words(choices)) - {'scales', 'pipeline'}
     if test.recipe is None or changed:
         return {}
     wanted = 'mIoU_ms' if choices.multi_scale else 'mIoU'
@@ -313,6 +283,8 @@ def _published(test: Test, choices: Choices) -> dict[str, float]:
 def _annotate(record: Record, config: Config, folder: Path, order: str | None) -> Record:
     """Add intervals and notes that need the predictions."""
     notes = []
+    if record.task == 'det' and found_nothing(folder):
+        notes.append('the network found nothing in any image')
     if record.missing:
         notes.append(f'{record.missing} of the listed files are missing and were left out')
     if record.task == 'video' and (note := suspect_order(folder, record, order)):

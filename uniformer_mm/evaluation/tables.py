@@ -32,7 +32,8 @@ NOT_RUN = 'not run'
 def best_records(records: Iterable[tuple[Path, Record]]) -> dict[tuple[str, str], Record]:
     """The record that counts for each row and metric.
 
-    A comparable test goes before a subset, a newer one before an older one; of a row whose
+    One that has the metric goes before one that lacks it (persons of a size may not occur in a
+    subset), a comparable test before another, a newer one before an older one; of a row whose
     normalisation is not settled, the closer one.
     """
     found: dict[tuple[str, str], Record] = {}
@@ -45,9 +46,10 @@ def best_records(records: Iterable[tuple[Path, Record]]) -> dict[tuple[str, str]
 
 
 def _weight(record: Record, metric: str) -> tuple:
-    variant = 'variant' in record.protocol
-    off = abs(record.metrics[metric] - record.published[metric]) if variant else 0.0
-    return record.comparable, -off, record.date
+    value = record.metrics.get(metric)
+    variant = value is not None and 'variant' in record.protocol
+    off = abs(value - record.published[metric]) if variant else 0.0
+    return value is not None, record.comparable, -off, record.date
 
 
 def print_results(
@@ -85,6 +87,34 @@ def print_results(
         console.print(table)
 
 
+def print_all_records(
+    console: Console, records: list[tuple[Path, Record]], task: str | None = None
+) -> None:
+    """Print each record, also those that :func:`best_records` leaves behind others.
+
+    Args:
+        console: Where to.
+        records: All records and their folders, oldest first.
+        task: Only this task.
+    """
+    table = Table(title='All records', title_justify='left', box=None)
+    for heading in ('test', 'protocol', 'measured (published)', 'files', 'date', 'folder'):
+        table.add_column(heading, overflow='fold')
+    for folder, record in records:
+        if task not in (None, record.task):
+            continue
+        metrics = []
+        for name in dict.fromkeys([*record.published, *record.metrics]):
+            words = f'{name} {record.metrics[name]:.2f}' if name in record.metrics else f'{name} -'
+            published = record.published.get(name)
+            metrics.append(words if published is None else f'{words} ({percent(published)})')
+        table.add_row(
+            record.row, protocol_sentence(record), ', '.join(metrics), f'{record.files:,}',
+            record.date[:10], str(folder),
+        )  # fmt: skip
+    console.print(table)
+
+
 def _table(title: str, of_it: list[Recipe], best: dict[tuple[str, str], Record]) -> Table:
     metrics = list(dict.fromkeys(name for recipe in of_it for name in recipe.metrics))
     table = Table(title=title, title_justify='left', box=None)
@@ -106,10 +136,12 @@ def _table(title: str, of_it: list[Recipe], best: dict[tuple[str, str], Record])
 
 
 def measured_words(record: Record | None, metric: str) -> str:
-    """A measured number, with its interval if it is of a subset, or ``not run``."""
+    """A measured number, with its interval and size if it is of a subset, or ``not run``."""
     if record is None:
         return NOT_RUN
-    value = record.metrics[metric]
+    value = record.metrics.get(metric)
+    if value is None:
+        return f'none, n {record.files:,}'
     if record.comparable:
         return f'{value:.2f}'
     if metric in record.intervals:

@@ -16,7 +16,12 @@ def verdict_words(record: Record) -> str:
         return 'no verdict: no published number was measured this way'
     if record.limit is not None:
         return 'no verdict on a random subset; see the interval'
-    return 'no verdict: too many listed files are missing; see the interval'
+    if not record.whole:
+        return 'no verdict: too many listed files are missing; see the interval'
+    return (
+        f'no verdict: a list of {record.listed_files - record.missing:,} files, the published '
+        f'result is of {record.published_files:,}'
+    )
 
 
 def data_words(record: Record) -> str:
