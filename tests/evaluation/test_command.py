@@ -111,7 +111,7 @@ def pretended(photos, tmp_path, monkeypatch):
     """Pretend tests of lists of the published length with a result for each, and run them."""
     (tmp_path / 'w.pth').write_bytes(b'not read')
 
-    def go(row: str, *top1: float, files: int = 50_000) -> tuple[int, str]:
+    def go(row: str, *top1: float, files: int = 50_000, words=()) -> tuple[int, str]:
         waiting = list(top1)
 
         def run_test(folder: Path, gpus: int, advance) -> dict:
@@ -125,7 +125,7 @@ def pretended(photos, tmp_path, monkeypatch):
         monkeypatch.setattr(reproduce_module, 'run_test', run_test)
         result = command(
             'reproduce', row, '--weights', str(tmp_path / 'w.pth'), '--data', str(photos),
-            '--work-dir', str(tmp_path / 'w'),
+            '--work-dir', str(tmp_path / 'w'), *words,
         )  # fmt: skip
         assert not waiting
         return result
@@ -140,6 +140,9 @@ def test_the_exit_status_is_the_verdict(pretended):
     assert status == 1 and 'verdict top1 OUTSIDE 0.15 points of the published result' in text
     status, text = pretended('cls/s', 82.7, files=47_000)
     assert status == 0 and 'no verdict: a list of 47,000 files' in text
+    # Folders of other classes than all of them are another test, whatever their number.
+    status, text = pretended('cls/s', 60.0, words=('--classes', 'some.json'))
+    assert status == 0 and 'no verdict: no published number was measured this way' in text
 
 
 @pytest.mark.parametrize(

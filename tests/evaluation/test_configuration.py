@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from uniformer_mm.evaluation.protocol import Choices, build_config, classes_of, config_digest
+from uniformer_mm.evaluation.protocol import (
+    Choices,
+    build_config,
+    classes_of,
+    config_digest,
+    published_files,
+)
 from uniformer_mm.evaluation.reproduce import folder_for, protocol_words
 from uniformer_mm.evaluation.reproduce import tests_of as find_tests
 from uniformer_mm.recipes import config_path, recipes
+
+from ..conftest import ROOT
 
 TASKS = ('cls', 'det', 'seg', 'pose', 'video')
 BUILT = [recipe for recipe in recipes() if recipe.config]
@@ -45,6 +53,16 @@ def test_every_row_has_a_test(recipe, tmp_path):
         scales = build_config(config_path(recipe), 'seg', choices, tmp_path)
         assert scales.model.type == 'uniformer_mm.RunningSegTTA'
         assert scales.model.module.backbone == config.model.backbone
+
+
+def test_the_page_counts_the_rows_that_cannot_be_tested():
+    page = (ROOT / 'docs/evaluation.md').read_text(encoding='utf-8')
+    missing = [recipe.task for recipe in recipes() if not recipe.config]
+    assert f'{len(missing)} of the {len(recipes())} rows have no config yet' in page
+    words = '{} of ImageNet, {} of COCO, {} of ADE20K and the {} light ones of Kinetics-400'
+    assert words.format(*map(missing.count, ('cls', 'det', 'seg', 'video'))) in page
+    for recipe in recipes():
+        assert f'{published_files(recipe):,}' in page
 
 
 @pytest.mark.parametrize('name', ['cls/s', 'det/mask_rcnn_s_h14_1x', 'pose/s_256x192', 'cls/b'])

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from uniformer_mm.evaluation.loop import count_files
 from uniformer_mm.evaluation.samples import choose, list_digest, list_samples, split_missing
 
 
@@ -53,6 +55,21 @@ def test_persons_of_an_image_go_together():
     chosen = choose(list_samples(Listing(infos)), 4)
     assert len(chosen) == 12
     assert len({s.key for s in chosen}) == 4
+
+
+class Truth:
+    """A metric with a ground truth of 7 images, as mmdet's or as mmpose's."""
+
+    def __init__(self, name: str) -> None:
+        setattr(self, name, SimpleNamespace(imgs=dict.fromkeys(range(7))))
+
+
+def test_files_are_counted_once_and_images_without_persons_too():
+    infos = [{'img_path': f'/d/val/{i // 3}.jpg', 'img_id': i // 3} for i in range(12)]
+    persons = list_samples(Listing(infos))
+    assert count_files(persons, SimpleNamespace(metrics=[object()])) == 4
+    for name in ('_coco_api', 'coco'):
+        assert count_files(persons, SimpleNamespace(metrics=[Truth(name)])) == 7
 
 
 def test_the_digest_knows_order_labels_boxes_and_annotation_files(tmp_path):
