@@ -90,9 +90,9 @@ def test_any_value_in_any_place_of_a_leaderboard_file(kind, tmp_path):
 
 
 def test_lists_within_lists(tmp_path):
-    """As deep as the parser lets pass: the message cannot show them either."""
+    """As deep as the parser lets pass, and deeper."""
     path = tmp_path / FILE_NAMES['detections']
-    for depth in (900, 950, 980, 1000, 5000):
+    for depth in (*range(700, 1000), 5000):
         for key, title in (('score', 'score out of range'), ('image_id', 'image_id is no')):
             text = json.dumps([ENTRY | {'bbox': [0, 0, 1, 1], key: 'HERE'}])
             path.write_text(text.replace('"HERE"', '[' * depth + ']' * depth))
@@ -113,7 +113,9 @@ def test_any_value_in_any_place_of_a_list(tmp_path):
                 except ValueError as error:
                     assert str(path) in str(error)
                     continue
-                if read is read_videos:
+                if read is read_coco_images:
+                    assert all(type(side) is int for pair in found.sizes.values() for side in pair)
+                else:
                     assert all(isinstance(label, str | None) for label in found.values())
 
 
@@ -142,14 +144,14 @@ def test_damaged_pictures_and_archives(tmp_path):
     picture = io.BytesIO()
     Image.fromarray(np.full((8, 8), 3, np.uint8)).save(picture, format='PNG')
     (tmp_path / 'maps').mkdir()
-    for content in damaged(picture.getvalue(), 500):
+    for content in damaged(picture.getvalue(), 200):
         (tmp_path / 'maps/ADE_test_00000001.png').write_bytes(content)
         faults(tmp_path / 'maps', None)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as file:
         file.writestr('ADE_test_00000001.png', picture.getvalue())
         file.writestr('x.json', '[]')
-    for content in damaged(archive.getvalue(), 1000):
+    for content in damaged(archive.getvalue(), 400):
         (tmp_path / 'x.zip').write_bytes(content)
         faults(tmp_path / 'x.zip', None)
 
@@ -159,11 +161,11 @@ def test_damaged_arrays(tmp_path):
     np.savez(archive, ids=np.array(['a', 'b']), scores=np.ones((2, 3)))
     path = tmp_path / 's.npz'
     refused = 0
-    for content in damaged(archive.getvalue(), 500):
+    for content in damaged(archive.getvalue(), 300):
         path.write_bytes(content)
         try:
             read_video_scores(path)
         except ValueError as error:
             assert str(path) in str(error)
             refused += 1
-    assert refused > 250
+    assert refused > 150

@@ -110,8 +110,5 @@ def shown(value: object) -> str:
     if isinstance(value, dict) and len(value) > 8:
         keys = ', '.join(shown(key) for key in list(value)[:4])
         return f'{{{keys}, ... {len(value)} keys}}'
-    try:
-        text = repr(value)
-    except RecursionError:
-        return f'{type(value).__name__} that is nested too deeply to show'
+    text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'

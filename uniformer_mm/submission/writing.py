@@ -8,7 +8,7 @@ import re
 import secrets
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Archives of equal content are equal to the byte; 1980 is the first year a zip file can state.
@@ -65,7 +65,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f'{path}: cannot be written ({error.strerror or error}).') from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A folder that is none cannot be cleared; the error above says so.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

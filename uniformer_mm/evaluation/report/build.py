@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 
 from ...labels import CLASS_ORDERS, class_names
+from ...submission.writing import prepare, write_text
+from ...weights.zoo import percent
 from ..analysis import coco_evaluations
 from ..record import Record, read_record
 from ..store import PredictionStore
@@ -34,15 +35,8 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         ValueError: No finished test in the folder, or the page cannot be written.
     """
     record = read_record(folder / 'record.json')
-    html = render(record, folder)
-    path = output or folder / FILE_NAME
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_text(html, encoding='utf-8')
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(f'{path} cannot be written ({error.strerror}).') from None
+    path = prepare(output or folder / FILE_NAME, overwrite=True)
+    write_text(path, render(record, folder))
     return path
 
 
@@ -88,7 +82,7 @@ def _metrics(record: Record) -> page.Html:
         published, interval = record.published.get(name), record.intervals.get(name)
         cells = {'metric': name, 'measured': f'{value:.2f}'}
         if published is not None:
-            cells |= {'published': f'{published:g}', 'difference': f'{value - published:+.2f}'}
+            cells |= {'published': percent(published), 'difference': f'{value - published:+.2f}'}
         if interval:
             cells['95 % interval'] = '{:.2f} to {:.2f}'.format(*interval)
         rows.append([cells.get(heading, '') for heading in headings])

@@ -19,6 +19,7 @@ from . import page, pictures, plots
 SHOWN_CLASSES = 30
 SHOWN_ROWS = 15
 SHOWN_SAMPLES = 8
+_SUM_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ def read_guess(stored: Stored, fusion: str) -> Guess:
         scores = fuse_views(torch.from_numpy(result['logits']), fusion)
         chances = scores if fusion == 'prob' else scores.softmax(0)
         return Guess(stored, result['label'], chances.numpy())
-    if 'pred' in result:  # mmaction2's AccMetric: logits, or probabilities of --fusion prob
+    if 'pred' in result:  # mmaction2's AccMetric: as its head averages, logits or probabilities
         scores = torch.as_tensor(result['pred'])
-        return Guess(stored, int(result['label']), scores.softmax(0).numpy())
+        chances = bool((scores >= 0).all()) and abs(float(scores.sum()) - 1) < _SUM_ERROR
+        return Guess(
+            stored, int(result['label']), (scores if chances else scores.softmax(0)).numpy()
+        )
     return Guess(stored, int(result['gt_label'].item()), result['pred_score'].numpy())
 
 

@@ -39,19 +39,22 @@ def sections(
         for name, evaluation in evaluations.items()
     ]
     if not found:
-        return [page.section('Detections', page.note('The network found nothing.'))]
+        return [page.section('Predictions', page.note('The network found nothing.'))]
     name, evaluation = next(iter(evaluations.items()))
     paths = _image_paths(stored)
     scores = image_scores(evaluation)
     ranked = sorted((score, image) for image, score in scores.items() if image in paths)
     shown = min(SHOWN_IMAGES, -(-len(ranked) // 2))
-    for title, chosen in (('Worst', ranked), ('Best', ranked[::-1])):
+    measure = 'OKS' if name == 'AP' else 'IoU'
+    for title, chosen in (('Worst', ranked), ('Best', ranked[shown:][::-1])):
         figures = [
             _picture(evaluation, image, score, paths[image]) for score, image in chosen[:shown]
         ]
         words = page.note(
-            f'Truth left, prediction right (scores above {SHOWN_SCORE}); F1 at IoU or OKS 0.5 of '
-            f'{_TITLES[name].lower()}.'
+            f'Truth left, prediction right (scores above {SHOWN_SCORE}); F1 of '
+            f'{_TITLES[name].lower()} at {measure} 0.5.'
+            if figures
+            else 'There are no other images.'
         )
         found.append(page.section(f'{title} images', words, page.gallery(figures, wide=True)))
     return found
@@ -84,8 +87,10 @@ def _curves(name: str, evaluation: Any) -> page.Html:
     height = max(SHOWN_ROWS, -(-len(rows) // 3))
     tables = [page.table(headings, rows[i : i + height]) for i in range(0, len(rows), height)]
     ap = ResampledAP(evaluation).value()
-    drawn = page.columns(page.image(figure, f'AP {ap:.1f} %', kind='png'))
-    return page.Html(drawn + page.columns(*tables))
+    drawn = page.image(figure, f'AP {ap:.1f} %', kind='png')
+    if len(tables) == 1:
+        return page.columns(drawn, *tables)
+    return page.Html(page.columns(drawn) + page.columns(*tables))
 
 
 def image_scores(evaluation: Any) -> dict[int, float]:

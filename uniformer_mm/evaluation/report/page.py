@@ -23,17 +23,20 @@ table { border-collapse: collapse; font-size: 14px; }
 th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; }
 th { color: #4a5868; font-weight: 600; border-bottom: 1px solid #cbd5e1; }
 td { border-bottom: 1px solid #eef1f5; } td.number, th.number { text-align: right; }
+th[scope=row] { border-bottom-color: #eef1f5; }
 td.number { font-variant-numeric: tabular-nums; }
 td.digest { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px;
             overflow-wrap: anywhere; }
-.columns { display: flex; flex-wrap: wrap; gap: 12px 26px; align-items: flex-start; }
+.columns { display: flex; flex-wrap: wrap; gap: 12px 26px; align-items: flex-start;
+           margin-bottom: 12px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr));
            gap: 16px; }
-.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(500px, 100%), 1fr)); }
+.gallery.wide img { max-height: 250px; }
 figure { margin: 0; } .columns figure { max-width: 660px; }
 .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
           margin-right: 7px; vertical-align: -1px; } h3 { font-size: 15px; margin: 4px 0 8px; }
- figure img { max-width: 100%; border-radius: 4px; display: block; }
+figure img { max-width: 100%; border-radius: 4px; display: block; }
 figcaption { font-size: 13px; color: #334155; margin-top: 4px; overflow-wrap: anywhere; }
 """
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _DPI = 120
 _BLUE = '#2f6db5'
@@ -66,7 +67,10 @@ def histogram(values: Sequence[float], label: str) -> bytes:
     """How values are spread."""
     figure = Figure(figsize=(5, 2.9))
     axes = figure.add_subplot()
-    axes.hist(values, bins=min(40, max(5, len(values) // 4)), color=_BLUE)
+    bounds = (0.95 * min(values), 1.05 * max(values))
+    axes.hist(values, bins=min(40, max(5, len(values) // 4)), range=bounds, color=_BLUE)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins='auto', integer=True))
+    axes.set_axisbelow(True)
     axes.set(xlabel=label, ylabel='samples')
     axes.grid(axis='y', alpha=0.3)
     return _png(figure)

@@ -43,7 +43,7 @@ def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[p
     scored.sort(key=lambda pair: (pair[0], pair[1].key))
     truth = _TruthMaps(config)
     shown = min(SHOWN_IMAGES, -(-len(scored) // 2))
-    worst, best = scored[:shown], scored[::-1][:shown]
+    worst, best = scored[:shown], scored[shown:][::-1][:shown]
     return [
         page.section('Classes', _classes(confusion, names)),
         page.section('Confusion matrix', _heatmap(confusion, names)),
@@ -60,10 +60,11 @@ def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
         (
             page.swatch(*colours_BGR[i][::-1], names[i]),
             f'{100 * summary["IoU"][i]:.1f}',
-            f'{100 * summary["Acc"][i]:.1f}',
+            f'{100 * summary["Acc"][i]:.1f}' if shares[i] else '-',
             f'{shares[i]:.2f}',
         )
-        for i in np.flatnonzero(confusion_KK.sum(1))
+        # A class that is nowhere true and somewhere predicted has IoU 0, which the mean counts.
+        for i in np.flatnonzero(confusion_KK.sum(0) + confusion_KK.sum(1))
     ]
     rows.sort(key=lambda row: (float(row[1]), row[0]))
     headings = ('class', 'IoU %', 'accuracy %', '% of pixels')
@@ -120,6 +121,8 @@ class _TruthMaps:
 def _gallery(
     scored: Sequence[tuple[float, Stored]], truth: _TruthMaps, names: Sequence[str]
 ) -> page.Html:
+    if not scored:
+        return page.note('There are no other images.')
     figures = []
     for iou, sample in scored:
         path = Path(sample.path)
