@@ -72,7 +72,7 @@ def _plan(
         'num_warps': tile.warps,
         'num_stages': tile.stages,
     }
-    if tile.registers and device.type == 'cuda' and torch.version.cuda:
+    if tile.registers and not torch.version.hip:
         arguments['maxnreg'] = tile.registers
     programs = tile.programs * processors(device)
     return _Plan(tile.block_n, -(-hidden // block_h), programs, arguments)
