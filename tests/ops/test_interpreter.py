@@ -18,7 +18,7 @@ import torch
 from .conftest import HAS_TRITON, INTERPRETED
 
 FOLDER = Path(__file__).parent
-FILES = ('test_depthwise_triton.py', 'test_mlp_triton.py')
+FILES = ('test_depthwise_triton.py', 'test_mlp_triton.py', 'test_rows_triton.py')
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason='the package triton is not installed')

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The truth that every fast operation is compared with: short, in float64, nothing fast imported.
 
-Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels; in matrices ``H`` hidden
-units, ``O`` outputs.
+Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels, ``N`` rows; in matrices
+``H`` hidden units, ``O`` outputs.
 """
 
 from __future__ import annotations
@@ -55,3 +55,42 @@ def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> 
     h = x_BSC.double() @ w_HC.double().t() + b_H.double()
     kept = (1 + torch.erf(h * 0.5**0.5)) / 2
     return (h * kept) @ w_OH.double().t() + b_O.double()
+
+
+def standardise(x_NC: Tensor, eps: float, axis: int) -> Tensor:
+    """Zero mean and unit variance along an axis; gradients come from autograd.
+
+    Args:
+        x_NC: Rows of channels.
+        eps: Added to the variance.
+        axis: 1 as LayerNorm, 0 as BatchNorm.
+    """
+    away = x_NC.double() - x_NC.double().mean(axis, keepdim=True)
+    return away / (away.square().mean(axis, keepdim=True) + eps).sqrt()
+
+
+def norm_linear(
+    x_NC: Tensor,
+    gamma_C: Tensor,
+    beta_C: Tensor,
+    weight_OC: Tensor,
+    bias_O: Tensor,
+    eps: float,
+    axis: int,
+) -> Tensor:
+    """A norm with its affine part, and a linear layer; gradients come from autograd.
+
+    Args:
+        x_NC: Rows of channels.
+        gamma_C: Scale of the norm.
+        beta_C: Shift of the norm.
+        weight_OC: Matrix.
+        bias_O: Its bias.
+        eps: Added to the variance.
+        axis: 1 for LayerNorm, 0 for BatchNorm.
+
+    Returns:
+        Float64 ``y_NO``.
+    """
+    normed = standardise(x_NC, eps, axis) * gamma_C.double() + beta_C.double()
+    return normed @ weight_OC.double().t() + bias_O.double()
