@@ -124,6 +124,10 @@ def test_a_size_of_persons_that_does_not_occur():
     row = next(line for line in tables(subset).splitlines() if 'pose/s_256x192' in line)
     assert '76.7 none, n 5' in ' '.join(row.split())
     assert best_records([(Path(), whole), (Path(), subset)])['pose/s_256x192', 'APL'] is whole
+    # Of two subsets the newer one counts, but not for what it lacks.
+    older = replace(whole, limit=5, date='2026-01-15T00:00:00+00:00')
+    best = best_records([(Path(), older), (Path(), subset)])
+    assert best['pose/s_256x192', 'AP'] is subset and best['pose/s_256x192', 'APL'] is older
     console = Console(width=160, record=True, file=io.StringIO())
     print_record(console, subset, Path('w'))
     lines = [line.split() for line in console.export_text().splitlines()]
