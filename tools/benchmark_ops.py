@@ -4,13 +4,16 @@
 
     python tools/benchmark_ops.py                      # this machine's GPU, else its CPU
     python tools/benchmark_ops.py --work video --dtype bfloat16 --train
+    python tools/benchmark_ops.py --operations mlp rows --dtype bfloat16
     python tools/benchmark_ops.py --overhead           # host time of a call
     python tools/benchmark_ops.py --tune               # GPU: find and keep the fastest tiles
 
 Each row times ``depthwise_conv`` on channels-last maps and what the official network does,
 ``x + conv(x)`` on channels-first maps, in turns, and gives the median, the middle half of the
 repeats and the ratio of the medians. Before a row is timed its outputs and gradients are compared
-with the float64 reference: an error above twice the framework's refuses the row.
+with the float64 reference: an error above twice the framework's refuses the row. The MLP and what
+stands between matrix products (``--operations``) are treated alike, beside the framework's
+operators; what only bytes bound is also given as a share of a copy's rate in the same run.
 """
 
 from __future__ import annotations
@@ -18,19 +21,28 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from benchmarking.operations import (
+    MAX_MLP_CHANNELS,
+    Comparison,
+    mlp_comparison,
+    row_comparisons,
+)
+from benchmarking.timing import (
+    copied_per_millisecond,
+    device_name,
+    medians,
+    milliseconds,
+    quartiles,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.benchmark import Timer
 
 from uniformer_mm.ops import depthwise_conv, reference
 
@@ -43,6 +55,7 @@ WORK = {
     'video': ((1, 16), ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 320), (8, 7, 7, 512))),
 }
 TINY = ((5, 6, 8), (3, 4, 5, 8))
+OPERATIONS = ('depthwise', 'mlp', 'rows')
 
 
 @dataclass(frozen=True)
@@ -121,72 +134,44 @@ def calls(problem: Problem, backend: str, train: bool) -> dict[str, Callable[[],
     return {'ours': ours, 'official': theirs}
 
 
-def milliseconds(
-    calls: dict[str, Callable[[], object]], args: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Times of each call, taken in turns so that a busy machine slows all alike.
-
-    Args:
-        calls: What to time, by name.
-        args: Repeats of each, seconds of one measurement (which repeats a short call), threads,
-            and whether to read the clock or the processor time.
-    """
-    settings = {'num_threads': args.threads}
-    if args.processor_time:
-        settings['timer'] = time.process_time
-    timers = {
-        name: Timer('call()', globals={'call': call}, **settings) for name, call in calls.items()
-    }
-    numbers = {}
-    for name, timer in timers.items():
-        timer.timeit(1)
-        numbers[name] = max(1, int(args.seconds / max(timer.timeit(1).mean, 1e-7)))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(args.repeats):
-        for name, timer in timers.items():
-            times[name].append(timer.timeit(numbers[name]).mean * 1e3)
-    return times
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile."""
-    if len(values) == 1:
-        return (values[0],) * 3
-    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
-    return low, statistics.median(values), high
+def maps(args: argparse.Namespace) -> list[tuple[int, tuple[int, ...]]]:
+    """Stage and channels-last shape of each map that the arguments ask for."""
+    if args.tiny:
+        return [(stage, (2, *size)) for stage, size in enumerate(TINY)]
+    found = []
+    for work in args.work:
+        batches, sizes = WORK[work]
+        batch = args.batch or batches[args.device == 'cuda']
+        found += [(stage, (batch, *size)) for stage, size in enumerate(sizes)]
+    return found
 
 
 def problems(args: argparse.Namespace) -> list[Problem]:
-    """What the arguments ask for."""
-    shapes = []
-    for work in args.work:
-        batches, maps = WORK[work]
-        batch = args.batch or batches[args.device == 'cuda']
-        for stage, size in enumerate(maps):
-            shapes += [((batch, *size), k) for k in ((3, 5) if stage < 2 else (3,))]
-    if args.tiny:
-        shapes = [((2, *size), k) for size in TINY for k in (3, 5)]
+    """The convolutions."""
+    shapes = [(shape, k) for stage, shape in maps(args) for k in ((3, 5) if stage < 2 else (3,))]
     return [
         Problem(shape, (k,) * (len(shape) - 2), k == 3, getattr(torch, dtype), args.device)
         for (shape, k), dtype in itertools.product(shapes, args.dtype)
     ]
 
 
-def device_name(device: str) -> str:
-    """What ran, for people."""
-    if device == 'cuda':
-        return torch.cuda.get_device_name()
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return f'{(names or [platform.processor()])[0]}, {torch.get_num_threads()} thread(s)'
+def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
+    """The MLPs that have kernels, and what stands between products; made one after the other."""
+    for (_, shape), name in itertools.product(maps(args), args.dtype):
+        dtype, device = getattr(torch, name), args.device
+        if 'mlp' in args.operations and shape[-1] <= MAX_MLP_CHANNELS:
+            yield mlp_comparison(shape, dtype, device, args.train, args.backend)
+        if 'rows' in args.operations:
+            yield from row_comparisons(shape, dtype, device, args.backend)
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
     """One row for each problem; a refused row holds the reason and no times."""
     rows = []
-    for problem in problems(args):
-        row = {
-            'device': device_name(args.device),
+    device = {'device': device_name(args.device)}
+    for problem in problems(args) if 'depthwise' in args.operations else ():
+        row = device | {
+            'operation': 'depthwise_conv',
             'shape': 'x'.join(map(str, problem.shape)),
             'kernel': 'x'.join(map(str, problem.kernel)),
             'dtype': str(problem.dtype).split('.')[1],
@@ -194,13 +179,38 @@ def measure(args: argparse.Namespace) -> list[dict]:
         }
         reason = refusal(problem, args.backend)
         if reason is None:
-            times = milliseconds(calls(problem, args.backend, args.train), args)
-            for name, values in times.items():
-                low, median, high = quartiles(values)
-                row |= {f'{name}_ms': median, f'{name}_low': low, f'{name}_high': high}
+            row |= medians(milliseconds(calls(problem, args.backend, args.train), args))
             row['speedup'] = row['official_ms'] / row['ours_ms']
         rows.append(row | {'refused': reason})
+    if {'mlp', 'rows'} & set(args.operations):
+        rate = copied_per_millisecond(args)
+        rows += [device | compare(comparison, rate, args) for comparison in comparisons(args)]
     return rows
+
+
+def compare(comparison: Comparison, rate: float, args: argparse.Namespace) -> dict:
+    """One row: the package's form beside the framework's.
+
+    Args:
+        comparison: What to compare.
+        rate: Bytes that a copy moves in a millisecond.
+        args: The command line.
+    """
+    is_mlp = comparison.operation == 'mlp'
+    row = {
+        'operation': comparison.operation,
+        'shape': 'x'.join(map(str, comparison.shape)),
+        'dtype': str(comparison.dtype).split('.')[1],
+        'pass': 'forward + backward' if args.train and is_mlp else 'one call',
+    }
+    reason = comparison.refusal()
+    if reason is None:
+        forms = {'ours': comparison.ours, 'framework': comparison.theirs}
+        row |= medians(milliseconds(forms, args))
+        row['speedup'] = row['framework_ms'] / row['ours_ms']
+        if comparison.nbytes is not None:
+            row['of_copy'] = comparison.nbytes / row['ours_ms'] / rate
+    return row | {'refused': reason}
 
 
 def overhead(args: argparse.Namespace) -> list[dict]:
@@ -264,6 +274,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     best = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', choices=('cpu', 'cuda'), default=best)
+    parser.add_argument('--operations', nargs='+', choices=OPERATIONS, default=['depthwise'])
     parser.add_argument('--work', nargs='+', choices=sorted(WORK), default=sorted(WORK))
     parser.add_argument(
         '--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16'), default=['float32']

@@ -7,6 +7,8 @@ import json
 
 import benchmark_ops
 import pytest
+import torch
+from benchmarking import operations
 
 from uniformer_mm.ops import depthwise_conv
 
@@ -36,6 +38,44 @@ def test_refuses_a_wrong_result(tmp_path, monkeypatch: pytest.MonkeyPatch) -> No
     for row in json.loads(path.read_text())['rows']:
         assert 'output is off by' in row['refused']
         assert 'ours_ms' not in row
+
+
+@pytest.mark.parametrize('train', [[], ['--train']], ids=['call', 'train'])
+def test_compares_the_mlp_and_what_stands_between_products(train: list, tmp_path) -> None:
+    path = tmp_path / 'rows.json'
+    arguments = ['--operations', 'mlp', 'rows', '--dtype', 'float32', 'bfloat16', *train]
+    assert benchmark_ops.main([*QUICK, *arguments, '--json', str(path)]) == 0
+    rows = json.loads(path.read_text())['rows']
+    assert len(rows) == 2 * 2 * (1 + 9)
+    for row in rows:
+        assert row['refused'] is None
+        assert row['speedup'] == pytest.approx(row['framework_ms'] / row['ours_ms'])
+        assert ('of_copy' in row) == (row['operation'] != 'mlp')
+
+
+def test_refuses_wrong_results_of_every_operation(tmp_path, monkeypatch) -> None:
+    real = operations.mlp
+    monkeypatch.setattr(operations, 'mlp', lambda x, *rest, **kw: real(x.flip(0), *rest, **kw))
+    for name in ('layer_standardise', 'column_sum', 'add_branch'):
+        right = getattr(operations.rows, name)
+        monkeypatch.setattr(
+            operations.rows, name, lambda x, *a, right=right, **kw: right(x.roll(1, 1), *a, **kw)
+        )
+    path = tmp_path / 'rows.json'
+    arguments = ['--operations', 'mlp', 'rows', '--json', str(path)]
+    assert benchmark_ops.main([*QUICK, *arguments]) == 1
+    rows = json.loads(path.read_text())['rows']
+    wrong = {row['operation'] for row in rows if row['refused']}
+    assert wrong == {'mlp', 'layer_standardise', 'column_sum', 'add_branch'}
+
+
+def test_bytes_of_a_memory_bound_operation_are_counted() -> None:
+    shape, dtype = (2, 3, 5, 8), torch.bfloat16
+    found = {c.operation: c for c in operations.row_comparisons(shape, dtype, 'cpu', 'auto')}
+    elements, channels = 2 * 3 * 5 * 8, 8
+    assert found['add_branch'].nbytes == elements * (4 + 2 + 4)
+    assert found['column_sum'].nbytes == elements * 2 + channels * 4
+    assert found['branch_grad'].nbytes == elements * (4 + 2) + channels * 4
 
 
 def test_problems_are_those_of_the_network() -> None:
