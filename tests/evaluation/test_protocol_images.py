@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -17,13 +17,16 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
+from uniformer_mm.evaluation import PredictionStore, worker
+from uniformer_mm.evaluation.metrics import image_labels
 from uniformer_mm.evaluation.protocol import with_attention
+from uniformer_mm.evaluation.record import read_record
 from uniformer_mm.evaluation.reproduce import tests_of as find_tests
-from uniformer_mm.models import UniFormer2d
 from uniformer_mm.recipes import find_recipe
 
 from ..conftest import shared_dir
-from .helpers import build_model, config_of, enter, run_pipeline, shrink
+from ..models.official import OfficialUniFormer
+from .helpers import TINY, build_model, command, config_of, enter, run_pipeline, shrink
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -36,6 +39,11 @@ def network_input(config: Config, results: dict) -> np.ndarray:
     return model(pseudo_collate([results]), training=False)['inputs'][0].double().numpy()
 
 
+# Portrait, landscape, panorama.
+PHOTOS = ('000000536038.jpg', '000000229358.jpg', '000000549055.jpg')
+
+
+@pytest.mark.parametrize('photo', PHOTOS)
 @pytest.mark.parametrize(
     ('name', 'size', 'crop_pct', 'half'),
     [
@@ -44,10 +52,10 @@ def network_input(config: Config, results: dict) -> np.ndarray:
         ('cls/uniformer_s_tl_384_mean05.py', 384, 0.9, True),
     ],
 )
-def test_imagenet_crop_and_normalisation(name, size, crop_pct, half, tmp_path):
+def test_imagenet_crop_and_normalisation(name, size, crop_pct, half, photo, tmp_path):
     pytest.importorskip('mmpretrain')
     enter('cls')
-    photo = next(path for path in sorted(shared_dir('data', 'coco', 'val2017').iterdir()))
+    photo = shared_dir('data', 'coco', 'val2017') / photo
     # Without JPEG between, so that no decoder takes part.
     path = tmp_path / 'photo.png'
     Image.open(photo).convert('RGB').save(path)
@@ -77,10 +85,11 @@ def test_token_labelling_is_measured_with_both_normalisations():
     assert [test.variant for test in find_tests('cls/s')] == ['']
 
 
-def test_coco_single_scale(tmp_path):
+@pytest.mark.parametrize('photo', PHOTOS)
+def test_coco_single_scale(photo, tmp_path):
     pytest.importorskip('mmdet')
     enter('det')
-    path = sorted(shared_dir('data', 'coco', 'val2017').iterdir())[1]
+    path = shared_dir('data', 'coco', 'val2017') / photo
     config = config_of('det/mask_rcnn_uniformer_s.py', tmp_path, tmp_path)
     info = {'img_path': str(path), 'img_id': 1, 'instances': [], 'height': 0, 'width': 0}
     inputs = network_input(config, run_pipeline(config, info))
@@ -103,11 +112,11 @@ def ade() -> Path:
     return shared_dir('data', 'ade', 'ADEChallengeData2016').resolve()
 
 
-def segmentation_sample(config: Config, ade: Path) -> dict:
+def segmentation_sample(config: Config, ade: Path, index: int = 0) -> dict:
     enter('seg')
     dataset = config.test_dataloader.dataset
     dataset.data_root = str(ade)
-    return DATASETS.build({**dataset, 'lazy_init': False})[0]
+    return DATASETS.build({**dataset, 'lazy_init': False})[index]
 
 
 @pytest.mark.parametrize('head', ['fpn', 'upernet'])
@@ -130,34 +139,76 @@ def test_ade20k_whole_image_stretched_for_fpn_only(head, ade, tmp_path):
     assert np.abs(inputs - values).max() < 1e-5
 
 
-def test_one_checkpoint_under_three_attentions(ade, tmp_path):
-    recipe = find_recipe('seg/fpn_s_g')
-    torch.manual_seed(0)
-    image = torch.randn(1, 3, 96, 544)  # 6 x 34 tokens in stage 3: more than one window of 32
-    outputs = {}
-    state = None
-    for name, attention, window in (
-        ('global', 'global', None), ('h32', 'hybrid', 32), ('w32', 'window', 32),
-    ):  # fmt: skip
-        sibling = with_attention(recipe, name)
-        assert sibling.row.file == recipe.row.file
-        config = shrink(config_of(sibling.config, tmp_path, tmp_path))
-        # Block 4 of stage 3 is the first global one of hybrid attention.
-        arch = config.model.backbone.arch | {'depths': (1, 1, 5, 1)}
-        config.model.backbone.arch = arch
+# Block 4 of stage 3 is the first global one of hybrid attention.
+DEEP = TINY | {'depths': (1, 1, 5, 1)}
+ATTENTIONS = {
+    'global': ('fpn_uniformer_s', 'global'),
+    'h32': ('fpn_uniformer_s_h32', 'hybrid'),
+    'w32': ('fpn_uniformer_s_w32', 'window'),
+}
+
+
+def deepened(config: Config) -> Config:
+    """A shrunk test whose stage 3 has windows and a global block, with narrow heads."""
+    shrink(config)
+    config.model.backbone.arch = DEEP
+    config.model.neck.out_channels = 32
+    config.model.decode_head.update(in_channels=[32] * 4, channels=32)
+    return config
+
+
+def official_labels(model: torch.nn.Module, attention: str, batch: dict) -> np.ndarray:
+    """Label map of a photo by the official network, the model's own neck and head, and resizing."""
+    network = OfficialUniFormer(2, **DEEP, attention=attention, window_size=32).eval()
+    network.load_state_dict(model.backbone.state_dict(), strict=True)
+    data = model.data_preprocessor(batch, training=False)
+    shape = data['data_samples'][0].ori_shape
+    with torch.no_grad():
+        logits = model.decode_head(model.neck(network(data['inputs'])))
+        for size in (data['inputs'].shape[2:], shape):
+            logits = torch.nn.functional.interpolate(logits, size, mode='bilinear')
+    return logits[0].argmax(0).numpy()
+
+
+def test_one_checkpoint_under_three_attentions(ade, tmp_path, monkeypatch):
+    """``--attention`` on real photos, against the official network with the same weights."""
+    (tmp_path / 'ade').mkdir()
+    (tmp_path / 'ade/ADEChallengeData2016').symlink_to(ade)
+    weights = tmp_path / 'global.pth'
+
+    def run_here(folder: Path, gpus: int, advance) -> dict:
+        deepened(Config.fromfile(folder / worker.CONFIG)).dump(folder / worker.CONFIG)
+        return worker.run(folder)
+
+    monkeypatch.setattr(import_module('uniformer_mm.evaluation.reproduce'), 'run_test', run_here)
+    maps = {}
+    for name, (file, attention) in ATTENTIONS.items():
+        config = deepened(config_of(f'seg/{file}.py', tmp_path, tmp_path))
         model = build_model(config)
-        state = state or model.state_dict()
-        model.load_state_dict(state, strict=True)
-        own = UniFormer2d(arch, attention=attention, **({'window_size': window} if window else {}))
-        own.load_state_dict(
-            {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}
-        )
-        with torch.no_grad():
-            outputs[name] = model.backbone(image)
-            expected = own.eval()(image)
-        assert all(torch.equal(a, b) for a, b in zip(outputs[name], expected, strict=True))
-    for a, b in itertools.combinations(outputs.values(), 2):
-        assert not torch.allclose(a[2], b[2], atol=1e-4)
+        for key, value in model.named_parameters():
+            if '.blocks3.' in f'.{key}' and '.attn.' in key:
+                value.data *= 8  # so that it matters who attends to whom
+        if not weights.exists():
+            torch.save({'state_dict': model.state_dict()}, weights)
+        status, words = command(
+            'reproduce', 'seg/fpn_s_g', '--attention', name, '--weights', str(weights), '--data',
+            str(tmp_path), '--gpus', '0', '--workers', '0', '--batch-size', '1', '--limit', '1',
+            '--work-dir', str(tmp_path / 'work'),
+        )  # fmt: skip
+        assert status == 0, words
+        row = {'global': 'seg/fpn_s_g'}.get(name, f'seg/fpn_s_{name}')
+        folder = tmp_path / 'work' / row.replace('/', '-') / 'limit-1-seed-0'
+        record = read_record(folder / 'record.json')
+        assert (record.row, record.config) == (row, f'seg/{file}.py')
+        (stored,) = PredictionStore(folder).read()
+        maps[name] = image_labels(stored.results[0])
+        batch = pseudo_collate([segmentation_sample(config, ade, stored.position)])
+        expected = official_labels(model, attention, batch)
+        # Near-ties between two classes may fall either way in float32.
+        assert (maps[name] == expected).mean() > 0.999
+        assert len(np.unique(expected)) > 3
+    for first, second in itertools.combinations(maps.values(), 2):
+        assert (first == second).mean() < 0.99
     with pytest.raises(
         ValueError, match="seg/fpn_s_h14 has no published test with attention='w32'"
     ):
@@ -205,82 +256,6 @@ def test_multi_scale_and_flip_equal_twelve_passes_by_hand(ade, tmp_path):
             total = total + maps[0].double().softmax(0)
     # Near-ties between two classes may fall either way in float32.
     assert (total.argmax(0) == guess).double().mean() > 0.999
-
-
-@pytest.fixture(scope='module')
-def persons() -> Path:
-    pytest.importorskip('mmpose')
-    enter('pose')
-    return shared_dir('data', 'coco_pose').resolve()
-
-
-def pose_config(persons: Path, tmp_path: Path, boxes: str) -> Config:
-    (tmp_path / 'coco').symlink_to(persons)
-    config = config_of('pose/td_hm_uniformer_s_256x192.py', tmp_path, tmp_path, boxes=boxes)
-    config.test_dataloader.dataset.ann_file = 'annotations/test_coco_4img.json'
-    return shrink(config)
-
-
-def test_pose_heatmaps_are_averaged_with_the_shifted_flip(persons, tmp_path):
-    enter('pose')
-    config = pose_config(persons, tmp_path, 'gt')
-    dataset = DATASETS.build(config.test_dataloader.dataset)
-    model = build_model(config)
-    # mmpose puts joints of heatmaps that are nowhere positive outside of the image.
-    torch.nn.init.constant_(model.head.final_layer.bias, 1.0)
-    batch = pseudo_collate([dataset[0], dataset[1]])
-    inputs = model.data_preprocessor(batch, training=False)['inputs']
-    pairs = [(1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)]
-    swap = list(range(17))
-    for a, b in pairs:
-        swap[a], swap[b] = b, a
-    with torch.no_grad():
-        heat = model.head(model.backbone(inputs)).double()
-        flipped = model.head(model.backbone(inputs.flip(3))).double()[:, swap].flip(3)
-        samples = model.test_step(batch)
-    shifted = flipped.clone()
-    shifted[..., 1:] = flipped[..., :-1]
-    mean = ((heat + shifted) / 2).numpy()
-    for index, sample in enumerate(samples):
-        instance = sample.pred_instances
-        centre = np.asarray(sample.metainfo['input_center'])
-        scale = np.asarray(sample.metainfo['input_scale'])
-        for joint in range(17):
-            plane = mean[index, joint]
-            y, x = np.unravel_index(plane.argmax(), plane.shape)
-            place = np.array([x, y], float)
-            if 1 < x < 47 and 1 < y < 63:  # post_process 'default': a quarter pixel uphill
-                place[0] += 0.25 * np.sign(plane[y, x + 1] - plane[y, x - 1])
-                place[1] += 0.25 * np.sign(plane[y + 1, x] - plane[y - 1, x])
-            expected = place * np.array([192, 256]) / [48, 64] / [192, 256] * scale
-            expected = expected + centre - scale / 2
-            assert np.abs(instance.keypoints[0, joint] - expected).max() < 0.05
-            assert instance.keypoint_scores[0, joint] == pytest.approx(plane.max(), abs=1e-5)
-
-
-def test_boxes_of_a_detector_or_annotated(persons, tmp_path):
-    enter('pose')
-    file = persons / 'person_detection_results/test_coco_det_AP_H_56.json'
-    config = pose_config(persons, tmp_path, str(file))
-    found = DATASETS.build(config.test_dataloader.dataset)
-    expected = [d for d in json.loads(file.read_text()) if d['category_id'] == 1]
-    assert len(found) == len(expected)
-    x, y, w, h = expected[3]['bbox']
-    assert found.get_data_info(3)['bbox'].tolist() == [pytest.approx([x, y, x + w, y + h])]
-    assert float(found.get_data_info(3)['bbox_score'][0]) == pytest.approx(expected[3]['score'])
-
-    config.test_dataloader.dataset.bbox_file = None
-    annotated = DATASETS.build(config.test_dataloader.dataset)
-    truth = json.loads((persons / 'annotations/test_coco_4img.json').read_text())['annotations']
-    assert len(annotated) == sum(a['num_keypoints'] > 0 and not a['iscrowd'] for a in truth)
-
-
-def test_where_the_usual_detections_go(persons, tmp_path):
-    (tmp_path / 'coco').symlink_to(persons)
-    with pytest.raises(ValueError, match=r'COCO_val2017_detections_AP_H_56.*--boxes gt'):
-        config_of('pose/td_hm_uniformer_s_256x192.py', tmp_path, tmp_path)
-    with pytest.raises(ValueError, match=r'absent.json is not there'):
-        config_of('pose/td_hm_uniformer_s_256x192.py', tmp_path, tmp_path, boxes='absent.json')
 
 
 def test_choices_are_for_their_tasks(tmp_path):

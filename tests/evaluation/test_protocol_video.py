@@ -4,19 +4,26 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS
 
+from uniformer_mm.evaluation import PredictionStore, worker
+from uniformer_mm.evaluation.metrics import ViewAccuracy, fuse_views
 from uniformer_mm.evaluation.protocol import fuse_view_transforms
+from uniformer_mm.evaluation.record import read_record
 from uniformer_mm.labels import class_names, permutation
+from uniformer_mm.models import UniFormer3dClassifier
 
 from ..conftest import shared_dir
-from .helpers import build_model, config_of, enter, run_pipeline, shrink
+from .helpers import TINY, build_model, command, config_of, enter, run_pipeline, shrink
 
 decord = pytest.importorskip('decord')
 pytest.importorskip('mmaction')
@@ -111,6 +118,56 @@ def test_three_crops_of_something_something(clip, tmp_path):
             assert np.abs(inputs[crop, :, time] - expected).max() < 1e-4
 
 
+def write_frames(clip: Path, folder: Path, count: int, *, turned: bool = False) -> Path:
+    """Frames of a clip as ``img_00001.jpg`` ..., perhaps turned to portrait format."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(decord.VideoReader(str(clip)).get_batch(range(count)).asnumpy()):
+        frame = cv2.rotate(frame, cv2.ROTATE_90_CLOCKWISE) if turned else frame
+        cv2.imwrite(str(folder / f'img_{number + 1:05}.jpg'), frame[..., ::-1])
+    return folder
+
+
+@pytest.mark.parametrize('name', ['TrumanShow_wave_f_nm_np1_fr_med_26.avi', 'ta_chi.mp4'])
+def test_fifteen_views_of_ucf101(clip, name, tmp_path):
+    """5 views x 3 crops; the avi has 49 frames, which is less than the 64 that a view spans."""
+    path = clip.with_name(name)
+    config = config_of('video/uniformer_s_16x4_ucf101.py', tmp_path, tmp_path)
+    info = {'filename': str(path), 'label': 3, 'start_index': 0, 'modality': 'RGB'}
+    inputs = preprocessed(config, run_pipeline(config, info))[0].double().numpy()
+    assert inputs.shape == (15, 3, 16, 224, 224)
+    total = len(decord.VideoReader(str(path)))
+    for view in range(5):
+        expected = official_input(path, dense_indices(total, 16, 4, view, 5), 224, 3)
+        # All views of a crop follow each other; the sum over all of them is the same.
+        assert np.abs(inputs[view::5] - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(('count', 'turned'), [(40, True), (90, False)])
+def test_fifteen_views_of_hmdb51_from_frames(clip, count, turned, tmp_path):
+    """hmdb.py: the dense indices plus one name the files; BGR; crops along the longer side."""
+    folder = write_frames(clip, tmp_path / 'wave/clip', count, turned=turned)
+    config = config_of('video/uniformer_s_16x4_hmdb51.py', tmp_path, tmp_path)
+    info = {
+        'frame_dir': str(folder), 'total_frames': count, 'label': 3, 'start_index': 1,
+        'filename_tmpl': 'img_{:05}.jpg', 'modality': 'RGB', 'offset': 0,
+    }  # fmt: skip
+    inputs = preprocessed(config, run_pipeline(config, info))[0].double().numpy()
+    assert inputs.shape == (15, 3, 16, 224, 224)
+    for view in range(5):
+        for time, index in enumerate(dense_indices(count, 16, 4, view, 5)):
+            image = cv2.imread(str(folder / f'img_{index + 1:05}.jpg')).astype(np.float64)
+            height, width = image.shape[:2]
+            assert (height > width) == turned
+            side = math.floor(max(height, width) / min(height, width) * 224)
+            shape = (224, side) if turned else (side, 224)
+            resized = cv2.resize((image / 255 - 0.45) / 0.225, shape)
+            for crop, start in enumerate((0, math.ceil((side - 224) / 2), side - 224)):
+                cut = np.s_[start : start + 224]
+                expected = resized[cut] if turned else resized[:, cut]
+                made = inputs[5 * crop + view, :, time].transpose(1, 2, 0)
+                assert np.abs(made - expected).max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ('name', 'views', 'crops'),
     [
@@ -166,6 +223,80 @@ def test_views_are_fused_as_the_official_sum_of_logits(clip, tmp_path):
         logits = model.cls_head.fc_cls(maps.mean(dim=(2, 3, 4)))
     assert sample.pred_score.shape == (3, 8)
     assert torch.allclose(sample.pred_score, logits, atol=1e-6)
+    # The official test sums the logits of all views; so do metric and toolbox, as a mean.
+    total = logits.double().sum(0)
+    assert torch.allclose(fuse_views(sample.pred_score, 'logits').double(), total / 3, atol=1e-6)
+    metric = ViewAccuracy(topk=(1, 2))
+    ranked = total.argsort(descending=True)
+    chances = logits.double().softmax(1).sum(0).argsort(descending=True)
+    for place, hits in ((0, (1, 1)), (1, (0, 1)), (2, (0, 0))):
+        metric.results.clear()
+        metric.process(
+            {}, [{'pred_score': sample.pred_score, 'gt_label': ranked[place : place + 1]}]
+        )
+        found = metric.compute_metrics(metric.results)
+        assert (found['top1'], found['top2']) == hits
+        assert found['top1_prob'] == float(chances[0] == ranked[place])
+    stock = config_of('video/quickstart_kinetics.py', tmp_path, tmp_path, stock=True)
+    model.cls_head.average_clips = stock.model.cls_head.average_clips
+    with torch.no_grad():
+        (averaged,) = model.test_step(pseudo_collate([results]))
+    assert torch.allclose(averaged.pred_score.double(), total / 3, atol=1e-6)
+
+
+def test_one_set_of_videos_under_two_lists(clip, tmp_path, monkeypatch):
+    """The same clips, numbered in either order of classes: equal numbers, permuted logits."""
+    torch.manual_seed(0)
+    network = UniFormer3dClassifier(TINY, num_classes=400).eval()
+    weights = tmp_path / 'uniformer_small_k400_16x4.pth'
+    torch.save({'model_state': network.state_dict()}, weights)
+    config = config_of('video/uniformer_s_16x4_k400.py', tmp_path, tmp_path)
+    clips = [clip.with_name(f'{name}.mp4') for name in ('ta_chi', 'skateboarding', 'WUzgd7C1pWA')]
+    official = class_names('kinetics400_official')
+    places = []
+    for path in clips:
+        info = {'filename': str(path), 'label': 0, 'start_index': 0, 'modality': 'RGB'}
+        views = preprocessed(config, run_pipeline(config, info))[0]
+        with torch.no_grad():
+            places.append(network(views).double().sum(0).argsort(descending=True).tolist())
+    # Labels at the first, the third and the last place of the official ranking.
+    truth = [official[places[0][0]], official[places[1][2]], official[places[2][-1]]]
+
+    def run_here(folder: Path, gpus: int, advance) -> dict:
+        shrink(Config.fromfile(folder / worker.CONFIG)).dump(folder / worker.CONFIG)
+        return worker.run(folder)
+
+    monkeypatch.setattr(import_module('uniformer_mm.evaluation.reproduce'), 'run_test', run_here)
+    logits, metrics = {}, {}
+    for order in ('official', 'alphabetical'):
+        names = class_names(f'kinetics400_{order}')
+        root = tmp_path / order / 'kinetics400'
+        lines = []
+        for path, name in zip(clips, truth, strict=True):
+            folder = root / 'videos_val' / name.replace(' ', '_')
+            folder.mkdir(parents=True)
+            (folder / path.name).symlink_to(path)
+            lines.append(f'{folder.name}/{path.name} {names.index(name)}\n')
+        (root / 'kinetics400_val_list_videos.txt').write_text(''.join(lines))
+        status, words = command(
+            'reproduce', 'vid/k400_s_16x4', '--weights', str(weights), '--data', str(root.parent),
+            '--gpus', '0', '--workers', '0', '--batch-size', '1', '--limit', '3', '--work-dir',
+            str(root / 'work'),
+        )  # fmt: skip
+        assert status == 0, words
+        (file,) = (root / 'work').rglob('record.json')
+        record = read_record(file)
+        assert record.class_order.startswith('kinetics400_official (')
+        metrics[order] = record.metrics
+        results = [stored.results[0] for stored in PredictionStore(file.parent).read()]
+        assert [names[result['label']] for result in results] == truth
+        logits[order] = np.stack([result['logits'] for result in results])
+    assert metrics['official'] == metrics['alphabetical']
+    assert metrics['official']['top1'] == pytest.approx(100 / 3, abs=1e-3)
+    assert metrics['official']['top5'] == pytest.approx(200 / 3, abs=1e-3)
+    rows = permutation('kinetics400_official', 'kinetics400_alphabetical')
+    np.testing.assert_allclose(logits['alphabetical'], logits['official'][..., rows], atol=1e-6)
+    assert np.abs(logits['alphabetical'] - logits['official']).max() > 0.1
 
 
 def test_both_orders_of_kinetics_score_the_same():

@@ -7,6 +7,7 @@ import json
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,13 +19,17 @@ from PIL import Image
 from uniformer_mm.evaluation import worker
 from uniformer_mm.evaluation.reproduce import tests_of as rows_tests
 from uniformer_mm.submission import test_run as runs
+from uniformer_mm.submission.kinetics import label_names
 from uniformer_mm.submission.label_maps import LabelMaps
 from uniformer_mm.submission.test_run import Request, submission_config
+from uniformer_mm.submission.video_scores import read_video_scores
 
 from ..conftest import ROOT, shared_dir
+from ..toolboxes.mim import run_mim
 
 CONFIGS = ROOT / 'configs'
-PACKAGES = {'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose', 'video': 'mmaction'}
+PACKAGES = {'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose', 'video': 'mmaction',
+            'kinetics600': 'mmaction', 'ssv2': 'mmaction'}  # fmt: skip
 # The quickstarts' networks with the benchmarks' classes.
 SMALL = {
     'det': """
@@ -46,6 +51,14 @@ _base_ = 'ROOT/pose/quickstart.py'
     'video': """
 _base_ = 'ROOT/video/quickstart_kinetics.py'
 model = dict(cls_head=dict(num_classes=400))
+""",
+    'kinetics600': """
+_base_ = 'ROOT/video/quickstart_kinetics.py'
+model = dict(cls_head=dict(num_classes=600))
+""",
+    'ssv2': """
+_base_ = 'ROOT/video/quickstart_ssv2.py'
+model = dict(cls_head=dict(num_classes=174))
 """,
 }
 LOADER = {'test_dataloader.num_workers': 0, 'test_dataloader.batch_size': 1}
@@ -195,6 +208,108 @@ def test_videos(run, small, tmp_path):
     assert status == 2 and 'small_video has 400 classes; ssv2 needs one with 174' in text
 
 
+def test_videos_of_kinetics600(run, small, tmp_path):
+    root = tmp_path / 'data/kinetics600'
+    root.mkdir(parents=True)
+    (root / 'videos_test').symlink_to(shared_dir('data', 'clips', 'videos'))
+    (root / 'kinetics600_test_list_videos.txt').write_text('R6llTwEh07w.mp4\n')
+    ids = tmp_path / 'test.csv'
+    ids.write_text('youtube_id,split\nR6llTwEh07w,test\n')
+    options = ('--ids', ids, '--no-external-data')
+    status, text = submit(run, 'kinetics', small('kinetics600'), tmp_path, *options)
+    assert status == 0, text
+    assert 'classes in the order kinetics600_alphabetical' in text
+    target = tmp_path / 'out/kinetics600_Small_results.json'
+    (entries,) = json.loads(target.read_text())['results'].values()
+    assert {entry['label'] for entry in entries} <= set(label_names('kinetics600_official'))
+    scores = read_video_scores(tmp_path / 'work/kinetics600_test-small_kinetics600/scores.pkl')
+    assert scores.scores.shape == (1, 600)
+    best = np.argsort(-scores.scores[0])[:5]
+    names = label_names('kinetics600_alphabetical')
+    assert [entry['label'] for entry in entries] == [names[index] for index in best]
+    assert run('submit', '--check', target, '--ids', ids)[0] == 0
+
+
+def write_ssv2_frames(root: Path) -> list[str]:
+    """Frames of three real clips in the layout of Something-Something V2; the videos' ids."""
+    lines = []
+    clips = sorted(shared_dir('data', 'clips', 'videos').glob('*.mp4'))[:3]
+    for number, clip in enumerate(clips, 100):
+        folder = root / f'sthv2/rawframes/{number}'
+        folder.mkdir(parents=True)
+        capture = cv2.VideoCapture(str(clip))
+        for index in range(1, 21):
+            frame = cv2.resize(capture.read()[1], (160, 120))
+            cv2.imwrite(str(folder / f'img_{index:05}.jpg'), frame)
+        lines.append(f'{number} 20')
+    (root / 'sthv2/sthv2_test_list_rawframes.txt').write_text('\n'.join(lines) + '\n')
+    return [line.split()[0] for line in lines]
+
+
+def read_csv(path: Path) -> dict[str, list[int]]:
+    """Class indices by video id."""
+    rows = [line.split(';') for line in path.read_text().splitlines()]
+    return {row[0]: [int(word) for word in row[1:]] for row in rows}
+
+
+def test_frames_of_something_something(run, small, tmp_path):
+    names = write_ssv2_frames(tmp_path / 'data')
+    ids = tmp_path / 'test.json'
+    ids.write_text(json.dumps([{'id': name} for name in reversed(names)]))
+    made = small('ssv2')
+    status, text = submit(run, 'ssv2', made, tmp_path, '--ids', ids)
+    assert status == 0, text
+    target = tmp_path / 'out/ssv2_Small_results.csv'
+    assert run('submit', '--check', target, '--ids', ids)[0] == 0
+    written = read_csv(target)
+    assert list(written) == names[::-1]
+    # The toolbox's own loop on the same frames.
+    config = Config.fromfile(tmp_path / 'work/ssv2_test-small_ssv2/test.py')
+    config.test_evaluator = dict(type='DumpResults', out_file_path=str(tmp_path / 'stock.pkl'))
+    config.test_cfg = dict(type='TestLoop')
+    config.load_from, config.work_dir = str(made[1]), str(tmp_path / 'log')
+    Runner.from_cfg(config).test()
+    scores = read_video_scores(tmp_path / 'stock.pkl')
+    assert list(scores.ids) == names and scores.scores.shape == (3, 174)
+    for name, row in zip(names, scores.scores, strict=True):
+        assert written[name] == np.argsort(-row)[:5].tolist()
+    assert len({tuple(best) for best in written.values()}) > 1
+
+
+def test_a_leaf_runs_by_itself(run, tmp_path):
+    """What the docstring of a leaf says: mim, then submit; with a small network."""
+    pytest.importorskip('mim', reason='openmim is not installed; make setup installs it')
+    names = write_ssv2_frames(tmp_path)
+    leaf = CONFIGS / 'submission/uniformer_s_16_ssv2_test.py'
+    changes = {
+        'model.backbone.arch._delete_': True, 'model.backbone.arch.head_dim': 16,
+        'model.backbone.init_cfg': None, 'model.cls_head.in_channels': 64,
+    }  # fmt: skip
+    widths = {'depths': (1, 1, 2, 1), 'dims': (16, 32, 32, 64)}
+    arch = {f'model.backbone.arch.{name}': values for name, values in widths.items()}
+    config = Config.fromfile(leaf)
+    config.merge_from_dict(changes | arch)
+    import_module('mmaction.utils').register_all_modules(False)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.save({'state_dict': MODELS.build(config.model).state_dict()}, tmp_path / 'w.pth')
+    run_mim(
+        'test', 'mmaction2', leaf, tmp_path, '--checkpoint', str(tmp_path / 'w.pth'),
+        **changes, **{name: ','.join(map(str, values)) for name, values in arch.items()},
+        **LOADER, **{'test_dataloader.persistent_workers': False},
+    )  # fmt: skip
+    (tmp_path / 'ids.txt').write_text('\n'.join(names))
+    status, text = run(
+        'submit', 'ssv2', tmp_path / 'work_dirs/submission/ssv2.pkl', '--ids',
+        tmp_path / 'ids.txt', '--name', 'UniFormerS', '--output', tmp_path,
+    )  # fmt: skip
+    assert status == 0, text
+    written = read_csv(tmp_path / 'ssv2_UniFormerS_results.csv')
+    scores = read_video_scores(tmp_path / 'work_dirs/submission/ssv2.pkl')
+    assert list(written) == list(scores.ids) == names
+    assert all(len(set(best)) == 5 for best in written.values())
+
+
 def test_mistakes(run, instances, tmp_path):
     needed = ('--ids', instances, '--name', 'X', '--output', tmp_path)
     status, text = run('submit', 'coco-det', *needed)
@@ -214,6 +329,7 @@ def test_mistakes(run, instances, tmp_path):
         ('td_hm_uniformer_s_256x192_coco_test_dev', 'coco-keypoints', 'pose/s_256x192', None),
         ('upernet_uniformer_s_ade20k_test', 'ade20k', 'seg/upernet_s_g', 'output_dir'),
         ('uniformer_s_16x4_k400_test', 'kinetics', 'vid/k400_s_16x4', 'out_file_path'),
+        ('uniformer_s_16x4_k600_test', 'kinetics', 'vid/k600_s_16x4', 'out_file_path'),
         ('uniformer_s_16_ssv2_test', 'ssv2', 'vid/ssv2_s16_k400', 'out_file_path'),
     ],
 )

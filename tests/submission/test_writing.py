@@ -29,6 +29,8 @@ def test_a_folder_that_takes_no_files(tmp_path):
         prepare(tmp_path / 'file' / 'a.zip', overwrite=False)
     with pytest.raises(ValueError, match='cannot be written'):
         prepare(tmp_path / ('x' * 300), overwrite=False)
+    with pytest.raises(ValueError, match=r'a.zip: cannot be written \(Not a directory'):
+        write_text(tmp_path / 'file' / 'a.zip', 'x')
 
 
 @pytest.mark.parametrize('error', [RuntimeError('broken'), KeyboardInterrupt()])
