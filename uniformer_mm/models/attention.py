@@ -9,12 +9,16 @@ Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uni
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .functional import is_compiling
-from .layers import Linear
+from .fused import folded_linear
+from .fused_norm import LAYER
+from .layers import Linear, fused_kind, is_watched
 
 
 class Attention(nn.Module):
@@ -33,24 +37,69 @@ class Attention(nn.Module):
 
     def forward(self, x_BNC: Tensor) -> Tensor:
         """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``."""
-        B, N, C = x_BNC.shape
-        qkv_BN3MD = self.qkv(x_BNC).reshape(B, N, 3, C // self.head_dim, self.head_dim)
+        return self.proj(self.attend(self.qkv(x_BNC)))
+
+    def attend(self, qkv_BNK: Tensor) -> Tensor:
+        """What lies between the projections; K is 3 C. Shape: ``qkv_BNK -> y_BNC``."""
+        B, N, K = qkv_BNK.shape
+        qkv_BN3MD = qkv_BNK.reshape(B, N, 3, -1, self.head_dim)
         q_BMND, k_BMND, v_BMND = qkv_BN3MD.permute(2, 0, 3, 1, 4).unbind(0)
         y_BMND = F.scaled_dot_product_attention(q_BMND, k_BMND, v_BMND, scale=self.head_dim**-0.5)
-        return self.proj(y_BMND.transpose(1, 2).reshape(B, N, C))
+        return y_BMND.transpose(1, 2).reshape(B, N, K // 3)
 
 
-def attend_globally(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+class FoldedAttention:
+    """Attention without its last projection, on a standardised map.
+
+    Args:
+        attention: The attention.
+        norm: The norm before it, whose affine part goes into the first projection.
+    """
+
+    def __init__(self, attention: Attention, norm: nn.Module) -> None:
+        self.attention = attention
+        self.norm = norm
+
+    def __call__(self, x_BNC: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``.
+
+        Args:
+            x_BNC: Tokens.
+            padding: Which of the ``B * N`` tokens are zeros that pad the map after its norm.
+        """
+        qkv_BNK = folded_linear(self.attention.qkv, x_BNC, self.norm, padding)
+        return self.attention.attend(qkv_BNK)
+
+
+def can_fold(attention: nn.Module, norm: nn.Module, x: Tensor) -> bool:
+    """Whether :class:`FoldedAttention` can stand for ``attention(norm(x))``."""
+    if type(attention) is not Attention or is_watched(attention):
+        return False
+    return fused_kind(norm, x, attention.qkv, attention.proj) == LAYER
+
+
+@functools.lru_cache(maxsize=64)
+def padding_tokens(
+    batch: int, size: tuple[int, int, int], window_size: int, device: torch.device
+) -> Tensor:
+    """Which tokens of all windows pad the map, counted through; remembered for each size."""
+    T, H, W = size
+    inside_BTHWC = torch.ones(batch, T, H, W, 1, dtype=torch.bool)
+    inside_GNC, _ = split_windows(inside_BTHWC, window_size)
+    return (~inside_GNC.flatten()).nonzero()[:, 0].to(device)
+
+
+def attend_globally(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
     """Attention among all tokens of a sample. Shape: ``x_BTHWC -> y_BTHWC``."""
     shape = x_BTHWC.shape
     return attention(x_BTHWC.flatten(1, 3)).reshape(shape)
 
 
-def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -> Tensor:
-    """Attention inside square windows, each over all frames. Shape: ``x_BTHWC -> y_BTHWC``.
+def split_windows(x_BTHWC: Tensor, window_size: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Windows of a map padded with zeros at the bottom and right, each over all frames.
 
-    The map is padded with zeros at the bottom and right to whole windows. Padding is attended to,
-    as in the official code: masking it changes the outputs.
+    Returns:
+        ``x_GNC`` and the split map's shape ``(B, rows, columns, T, w, w, C)``.
     """
     B, T, H, W, C = x_BTHWC.shape
     w = window_size
@@ -61,8 +110,25 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     rows, cols = (H + pad_h) // w, (W + pad_w) // w
     x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
     x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
-    y_BrcTwwC = attention(x_GNC).reshape(B, rows, cols, T, w, w, C)
-    y_BTHWC = y_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
+    return x_GNC, (B, rows, cols, T, w, w, C)
+
+
+def attend_in_windows(
+    attention: Attention | FoldedAttention, x_BTHWC: Tensor, window_size: int
+) -> Tensor:
+    """Attention inside square windows, each over all frames. Shape: ``x_BTHWC -> y_BTHWC``.
+
+    The map is padded with zeros at the bottom and right to whole windows. Padding is attended to,
+    as in the official code: masking it changes the outputs.
+    """
+    B, T, H, W, C = x_BTHWC.shape
+    x_GNC, split = split_windows(x_BTHWC, window_size)
+    if isinstance(attention, FoldedAttention) and (H % window_size or W % window_size):
+        y_GNC = attention(x_GNC, padding_tokens(B, (T, H, W), window_size, x_BTHWC.device))
+    else:
+        y_GNC = attention(x_GNC)
+    _, rows, cols, _, w, _, _ = split
+    y_BTHWC = y_GNC.reshape(split).permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
     if is_compiling():
         # The strides of a slice depend on whether anything was cut, which would make two programs.
         kept_h, kept_w = (torch.arange(n, device=y_BTHWC.device) for n in (H, W))
@@ -70,14 +136,14 @@ def attend_in_windows(attention: Attention, x_BTHWC: Tensor, window_size: int) -
     return y_BTHWC[:, :, :H, :W]
 
 
-def attend_over_time(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+def attend_over_time(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
     """Attention among the frames of each pixel. Shape: ``x_BTHWC -> y_BTHWC``."""
     B, T, H, W, C = x_BTHWC.shape
     x_GTC = x_BTHWC.permute(0, 2, 3, 1, 4).reshape(B * H * W, T, C)
     return attention(x_GTC).reshape(B, H, W, T, C).permute(0, 3, 1, 2, 4)
 
 
-def attend_over_space(attention: Attention, x_BTHWC: Tensor) -> Tensor:
+def attend_over_space(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
     """Attention among the pixels of each frame. Shape: ``x_BTHWC -> y_BTHWC``."""
     B, T, H, W, C = x_BTHWC.shape
     return attention(x_BTHWC.reshape(B * T, H * W, C)).reshape(B, T, H, W, C)

@@ -10,16 +10,23 @@ Source: arXiv 2201.09450 equations 2 to 4; official files named in ``layers.py``
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from .attention import (
     Attention,
+    FoldedAttention,
     attend_globally,
     attend_in_windows,
     attend_over_space,
     attend_over_time,
+    can_fold,
 )
+from .fused import add_linear, layer_standardise
+from .fused_mlp import norm_mlp
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
@@ -28,10 +35,15 @@ from .layers import (
     Linear,
     Mlp,
     depthwise,
+    fits,
+    fused_kind,
     init_weights,
+    is_own_mlp,
+    is_plain,
     normalised,
     pointwise,
     residual_scale,
+    wants_copy,
 )
 
 
@@ -61,6 +73,41 @@ class _Block(nn.Module):
         if factors is None:
             return x_BSC + branch_BSC
         return torch.addcmul(x_BSC, branch_BSC.to(x_BSC.dtype), factors)
+
+    def add_layer(
+        self,
+        x_BSC: Tensor,
+        layer: nn.Module,
+        a_BSI: Tensor,
+        gamma: Tensor | None,
+        copies: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """:meth:`add` with ``layer(a)`` as the branch.
+
+        Returns:
+            The sum, and where ``copies`` asks for it and it comes at no cost, the sum in the dtype
+            of matrix products.
+        """
+        if gamma is None and is_plain(layer) and fits(x_BSC, layer):
+            return add_linear(layer, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
+        return self.add(x_BSC, layer(a_BSI), gamma), None
+
+    def add_mlp(
+        self,
+        x_BSC: Tensor,
+        mlp: Mlp,
+        norm: nn.Module,
+        gamma: Tensor | None,
+        copy_BSC: Tensor | None = None,
+    ) -> Tensor:
+        """:meth:`add` with ``mlp(norm(x))`` as the branch; ``copy_BSC`` is x in another dtype."""
+        kind = fused_kind(norm, x_BSC, mlp.fc1, mlp.fc2) if is_own_mlp(mlp) else None
+        if kind is None:
+            return self.add(x_BSC, mlp(x_BSC, norm), gamma)
+        adds = gamma is None
+        factors = self.drop_path.factors(x_BSC) if adds else None
+        y_BSC, branch_BSC = norm_mlp(norm, kind, mlp.fc1, mlp.fc2, x_BSC, copy_BSC, factors, adds)
+        return y_BSC if adds else self.add(y_BSC, branch_BSC, gamma)
 
 
 class LocalBlock(_Block):
@@ -96,10 +143,13 @@ class LocalBlock(_Block):
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``."""
-        x_BSC = self.pos_embed.add_to(x_BSC)
-        mixed = self.conv2(self.attn(normalised(self.norm1, self.conv1, x_BSC)))
-        x_BSC = self.add(x_BSC, mixed, self.gamma_1)
-        return self.add(x_BSC, self.mlp(x_BSC, self.norm2), self.gamma_2)
+        x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1))
+        x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC)
+        mixed = self.attn(mixed)
+        x_BSC, copy_BSC = self.add_layer(
+            x_BSC, self.conv2, mixed, self.gamma_1, wants_copy(self.norm2)
+        )
+        return self.add_mlp(x_BSC, self.mlp, self.norm2, self.gamma_2, copy_BSC)
 
 
 class GlobalBlock(_Block):
@@ -136,21 +186,46 @@ class GlobalBlock(_Block):
         self.gamma_1 = residual_scale((dim,), layer_scale)
         self.gamma_2 = residual_scale((dim,), layer_scale)
 
+    def add_attention(
+        self,
+        x_BTHWC: Tensor,
+        attention: nn.Module,
+        norm: nn.Module,
+        attend: Callable[..., Tensor],
+        gamma: Tensor | None = None,
+        to_BTHWC: Tensor | None = None,
+    ) -> Tensor:
+        """``x + branch``: attention on the norm of x, among the tokens that ``attend`` groups.
+
+        Args:
+            x_BTHWC: The residual stream.
+            attention: The attention.
+            norm: The norm before it.
+            attend: One of the functions of ``attention.py``.
+            gamma: Residual scale, or None.
+            to_BTHWC: What the branch is added to, if not x.
+        """
+        if not can_fold(attention, norm, x_BTHWC):
+            mixed = attend(attention, norm(x_BTHWC))
+            return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma)
+        x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC)
+        mixed = attend(FoldedAttention(attention, norm), xhat_BTHWC)
+        target = x_BTHWC if to_BTHWC is None else to_BTHWC
+        return self.add_layer(target, attention.proj, mixed, gamma)[0]
+
     def mix(self, x_BTHWC: Tensor) -> Tensor:
         """The residual stream after the token mixer. Shape: ``x_BTHWC -> y_BTHWC``."""
-        normed = self.norm1(x_BTHWC)
-        if self.window_size is None:
-            mixed = attend_globally(self.attn, normed)
-        else:
-            mixed = attend_in_windows(self.attn, normed, self.window_size)
-        return self.add(x_BTHWC, mixed, self.gamma_1)
+        attend = attend_globally
+        if self.window_size is not None:
+            attend = functools.partial(attend_in_windows, window_size=self.window_size)
+        return self.add_attention(x_BTHWC, self.attn, self.norm1, attend, self.gamma_1)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``."""
-        x_BSC = self.pos_embed.add_to(x_BSC)
+        x_BSC, _ = self.pos_embed.add_to(x_BSC)
         B, *_, H, W, C = x_BSC.shape
         x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C))
-        y_BTHWC = self.add(x_BTHWC, self.mlp(x_BTHWC, self.norm2), self.gamma_2)
+        y_BTHWC = self.add_mlp(x_BTHWC, self.mlp, self.norm2, self.gamma_2)
         return y_BTHWC.reshape(x_BSC.shape)
 
 
@@ -182,9 +257,10 @@ class DividedBlock(GlobalBlock):
 
     def mix(self, x_BTHWC: Tensor) -> Tensor:
         """Shape: ``x_BTHWC -> y_BTHWC``."""
-        u_BTHWC = self.add(x_BTHWC, attend_over_time(self.t_attn, self.t_norm(x_BTHWC)))
-        spatial = attend_over_space(self.attn, self.norm1(u_BTHWC))
-        return self.add(x_BTHWC, spatial, self.gamma_1)
+        u_BTHWC = self.add_attention(x_BTHWC, self.t_attn, self.t_norm, attend_over_time)
+        return self.add_attention(
+            u_BTHWC, self.attn, self.norm1, attend_over_space, self.gamma_1, to_BTHWC=x_BTHWC
+        )
 
 
 def init_block(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..ops import depthwise_conv
+from . import fused
 from .functional import (
     autocast_dtype,
     channels_last,
@@ -25,6 +26,7 @@ from .functional import (
     rows_in_cache,
     without_autocast,
 )
+from .fused_norm import BATCH, LAYER, RUNNING, runs
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -59,7 +61,9 @@ class _Pointwise:
     """A 1x1 convolution as a matrix product. Shape: ``x_BSI -> y_BSO``."""
 
     def forward(self, x_BSI: Tensor) -> Tensor:
-        return linear(x_BSI, self.weight.flatten(1), self.bias)
+        return (
+            fused.folded_linear(self, x_BSI) if fits(x_BSI, self) else linear(x_BSI, *matrix(self))
+        )
 
 
 class Linear(nn.Linear):
@@ -67,7 +71,9 @@ class Linear(nn.Linear):
 
     def forward(self, x_BSI: Tensor) -> Tensor:
         """Multiply."""
-        return linear(x_BSI, self.weight, self.bias)
+        return (
+            fused.folded_linear(self, x_BSI) if fits(x_BSI, self) else linear(x_BSI, *matrix(self))
+        )
 
 
 class Pointwise2d(_Pointwise, nn.Conv2d):
@@ -84,11 +90,21 @@ class _Depthwise:
     def forward(self, x_BSC: Tensor) -> Tensor:
         return depthwise_conv(x_BSC, self.weight, self.bias)
 
-    def add_to(self, x_BSC: Tensor) -> Tensor:
-        """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow."""
+    def add_to(self, x_BSC: Tensor, copies: bool = False) -> tuple[Tensor, Tensor | None]:
+        """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow.
+
+        Args:
+            x_BSC: The residual stream.
+            copies: Whether the result is also wanted in the dtype of matrix products.
+
+        Returns:
+            The sum in the dtype of ``x_BSC``, and the copy or None if there is none.
+        """
+        if runs(x_BSC) and not is_watched(self) and holds_tensors(self):
+            return fused.add_depthwise(self, x_BSC, copies)
         if autocast_dtype(x_BSC) in (None, x_BSC.dtype):
-            return depthwise_conv(x_BSC, self.weight, self.bias, residual=True)
-        return x_BSC + self(x_BSC)
+            return depthwise_conv(x_BSC, self.weight, self.bias, residual=True), None
+        return x_BSC + self(x_BSC), None
 
 
 class Depthwise2d(_Depthwise, nn.Conv2d):
@@ -124,15 +140,62 @@ def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
     return isinstance(norm, BATCH_NORM_TYPES) and not norm.training and is_plain(layer)
 
 
+def is_watched(layer: nn.Module) -> bool:
+    """Whether somebody hooked a layer, and so expects it to be called."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
+
+
 def is_plain(*layers: nn.Module) -> bool:
     """Whether layers are ours as built, so that their matrices may be used without calling them.
 
     Not so if somebody replaced one (LoRA, quantisation) or watches it with a hook.
     """
-    return all(
-        type(layer) in PLAIN_TYPES and not layer._forward_hooks and not layer._forward_pre_hooks
-        for layer in layers
+    return all(type(layer) in PLAIN_TYPES and not is_watched(layer) for layer in layers)
+
+
+def holds_tensors(*layers: nn.Module) -> bool:
+    """Whether weights and biases exist as ordinary tensors, not as sharded or quantised ones."""
+    parameters = (p for layer in layers for p in (layer.weight, layer.bias))
+    return all(type(p) in (Tensor, nn.Parameter) for p in parameters)
+
+
+def fits(x_BSI: Tensor, *layers: nn.Module) -> bool:
+    """Whether layers on a map like ``x_BSI`` can be part of a formula of ``fused.py``."""
+    return (
+        runs(x_BSI)
+        and all(type(layer) in PLAIN_TYPES for layer in layers)
+        and holds_tensors(*layers)
     )
+
+
+def fused_kind(norm: nn.Module, x_BSC: Tensor, *layers: nn.Module) -> str | None:
+    """How ``norm`` enters a formula with plain layers after it; None if it cannot.
+
+    SyncBatchNorm in training speaks to other processes; without rows to take statistics of, the
+    framework has its own error.
+    """
+    if not (is_plain(*layers) and fits(x_BSC, *layers)) or is_watched(norm):
+        return None
+    if type(norm) is LayerNorm:
+        return LAYER if holds_tensors(norm) else None
+    if not isinstance(norm, BATCH_NORM_TYPES) or norm.running_mean is None:
+        return None
+    if not holds_tensors(norm):
+        return None
+    if not norm.training:
+        return RUNNING
+    is_own = type(norm) in BATCH_NORM.values() and x_BSC.numel() > x_BSC.shape[-1]
+    return BATCH if is_own else None
+
+
+def wants_copy(norm: nn.Module) -> bool:
+    """Whether a norm after the residual stream only scales it, so that its cast is what is used."""
+    return isinstance(norm, BATCH_NORM_TYPES) and not norm.training
 
 
 def matrix(layer: nn.Module, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
@@ -141,11 +204,26 @@ def matrix(layer: nn.Module, norm: nn.Module | None = None) -> tuple[Tensor, Ten
     return (weight_OI, bias_O) if norm is None else fold_batch_norm(norm, weight_OI, bias_O)
 
 
-def normalised(norm: nn.Module, layer: nn.Module, x_BSI: Tensor) -> Tensor:
-    """``layer(norm(x))`` with the norm folded into the layer where that is possible."""
+def normalised(
+    norm: nn.Module, layer: nn.Module, x_BSI: Tensor, copy_BSI: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The residual stream as it is, and ``layer(norm(x))``, the norm folded in where possible.
+
+    What follows must use the stream that is returned: through it the gradient of the norm comes
+    together with that of the stream.
+
+    Args:
+        norm: A norm.
+        layer: The layer after it.
+        x_BSI: The residual stream.
+        copy_BSI: The stream in the dtype of matrix products, if it exists.
+    """
+    kind = fused_kind(norm, x_BSI, layer)
+    if kind is not None:
+        return fused.norm_linear(norm, kind, layer, x_BSI, copy_BSI)
     if is_folded(norm, layer):
-        return linear(x_BSI, *matrix(layer, norm))
-    return layer(apply_norm(norm, x_BSI))
+        return x_BSI, linear(x_BSI, *matrix(layer, norm))
+    return x_BSI, layer(apply_norm(norm, x_BSI))
 
 
 class Mlp(nn.Module):
@@ -164,7 +242,7 @@ class Mlp(nn.Module):
     def forward(self, x_BSC: Tensor, norm: nn.Module) -> Tensor:
         """Apply to ``norm(x_BSC)``. Shape: ``x_BSC -> y_BSC``."""
         if not is_plain(self.fc1, self.fc2):
-            return self.fc2(F.gelu(normalised(norm, self.fc1, x_BSC)))
+            return self.fc2(F.gelu(normalised(norm, self.fc1, x_BSC)[1]))
         folded = is_folded(norm, self.fc1)
         first, second = matrix(self.fc1, norm if folded else None), matrix(self.fc2)
         if not folded:
@@ -178,6 +256,11 @@ class Mlp(nn.Module):
         ):
             target.copy_(mlp(source, *first, *second))
         return y_BSC
+
+
+def is_own_mlp(mlp: nn.Module) -> bool:
+    """Whether an MLP is ours and nobody watches it, so that its layers may be used instead."""
+    return type(mlp) is Mlp and not is_watched(mlp)
 
 
 class PatchEmbed(nn.Module):

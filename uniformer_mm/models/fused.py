@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers of a block as whole formulas, for eager mode where Triton kernels run.
+
+Each formula spans a norm, the matrix product after it or before the residual sum, and what lies
+between, so that a training step keeps one map for each of them and passes over each map as seldom
+as possible:
+
+* A norm is standardised without its affine part, which is folded into the product after it. The
+  standardised map is all that is kept; the gradient of the norm is added to that of the residual
+  stream, which passes through the formula, in one kernel.
+* BatchNorm's gradient needs two sums over all rows, which are the gradients of its scale and shift
+  up to a factor, so they come out of the weight gradient and cost no pass.
+* The GELU is computed again in the backward pass (``fused_mlp.py``).
+
+A second derivative is not defined. Shapes as in ``functional.py``; ``N`` rows of a map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..ops import rows
+from ..ops.dispatch import resolve
+from .fused_norm import LAYER, FusedNorm, as_rows, product_dtype, weight_product
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class _AddDepthwise(torch.autograd.Function):
+    """``x + conv(x)`` in the dtype of the stream, keeping ``x`` in that of the products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BSC: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, copy: str
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.kernel = tuple(weight.shape[2:])
+        ctx.bias_dtype = bias.dtype
+        module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, ctx.kernel)
+        x_BSC = x_BSC.contiguous()
+        if copy and dtype != x_BSC.dtype:
+            y_BSC, copy_BSC = module.forward_and_copy(x_BSC, weight, bias, copy, dtype)
+        else:
+            y_BSC, copy_BSC = module.forward(x_BSC, weight, bias, True), None
+        ctx.save_for_backward(copy_BSC if copy == 'x' and copy_BSC is not None else x_BSC, weight)
+        if copy != 'y' or copy_BSC is None:
+            return y_BSC, None
+        ctx.mark_non_differentiable(copy_BSC)
+        return y_BSC, copy_BSC
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BSC: Tensor, _: Tensor | None) -> Gradients:
+        x_BSC, weight = ctx.saved_tensors
+        needs_x, *needs_parameters = ctx.needs_input_grad[:3]
+        module = resolve('depthwise_conv', 'auto', x_BSC.device, grad_BSC.dtype, ctx.kernel)
+        x_grad = weight_grad = bias_grad = None
+        if needs_x:
+            x_grad = module.input_grad(grad_BSC, weight, True)
+        if any(needs_parameters):
+            weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, ctx.kernel)
+            weight_grad, bias_grad = weight_grad.to(weight.dtype), bias_grad.to(ctx.bias_dtype)
+        return x_grad, weight_grad, bias_grad, None, None
+
+
+class _LayerStandardise(torch.autograd.Function):
+    """LayerNorm without its affine part, for a product that other maps than its input reach."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BSC: Tensor, norm: FusedNorm) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        xhat_NC, rstd_N = norm.standardise(as_rows(x_BSC), None)
+        xhat_BSC = xhat_NC.view(x_BSC.shape)
+        ctx.norm, ctx.dtype = norm, x_BSC.dtype
+        ctx.save_for_backward(xhat_BSC, rstd_N)
+        return x_BSC, xhat_BSC
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSC: Tensor | None) -> Gradients:
+        if grad_BSC is None:
+            return stream_BSC, None
+        xhat_BSC, rstd_N = ctx.saved_tensors
+        stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
+        x_grad = ctx.norm.grad(
+            as_rows(grad_BSC), as_rows(xhat_BSC), rstd_N, None, None, stream_NC, ctx.dtype
+        )
+        return x_grad.view(xhat_BSC.shape), None
+
+
+class _FoldedLinear(torch.autograd.Function):
+    """A linear layer on a standardised map, or without a norm; ``padding`` are rows of zeros.
+
+    Zeros pad the map after the norm, so the norm's shift does not reach them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSC: Tensor,
+        weight_OC: Tensor,
+        bias_O: Tensor,
+        gamma_C: Tensor | None,
+        beta_C: Tensor | None,
+        dtype: torch.dtype,
+        padding: Tensor | None,
+    ) -> Tensor:
+        x_NC = as_rows(x_BSC).to(dtype)
+        kernels = rows.implementation(weight_OC)
+        folded_OC, folded_O = kernels.fold(weight_OC, bias_O, gamma_C, beta_C, dtype)
+        y_NO = torch.addmm(folded_O, x_NC, folded_OC.t())
+        if padding is not None:
+            y_NO[padding] = bias_O.to(dtype)
+        ctx.shape, ctx.dtype, ctx.bias_dtype = x_BSC.shape, x_BSC.dtype, bias_O.dtype
+        ctx.save_for_backward(x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding)
+        return y_NO.view(*x_BSC.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BSO: Tensor) -> Gradients:
+        x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding = ctx.saved_tensors
+        needs_x, *needs_parameters = ctx.needs_input_grad[:5]
+        grad_NO = as_rows(grad_BSO).contiguous()
+        x_grad = weight_grad = bias_grad = gamma_grad = beta_grad = None
+        if any(needs_parameters):
+            kernels = rows.implementation(grad_NO)
+            bias_grad = kernels.column_sum(grad_NO)
+            weight_grad = weight_product(grad_NO, x_NC)
+            if gamma_C is None:
+                weight_grad = weight_grad.to(weight_OC.dtype)
+            else:
+                shifted = bias_grad
+                if padding is not None:
+                    shifted = bias_grad - kernels.column_sum(grad_NO[padding])
+                fold_grad = rows.implementation(weight_OC).fold_grad
+                weight_grad, affine_grad = fold_grad(
+                    weight_grad, shifted, weight_OC, gamma_C, beta_C
+                )
+                gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+            bias_grad = bias_grad.to(ctx.bias_dtype)
+        if needs_x:
+            x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(ctx.shape)
+        return x_grad, weight_grad, bias_grad, gamma_grad, beta_grad, None, None
+
+
+class _NormLinear(torch.autograd.Function):
+    """The residual stream as it is, and a linear layer on its norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSC: Tensor,
+        copy_BSC: Tensor | None,
+        weight_OC: Tensor,
+        bias_O: Tensor,
+        gamma_C: Tensor,
+        beta_C: Tensor,
+        norm: FusedNorm,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        copy_NC = None if copy_BSC is None else as_rows(copy_BSC)
+        xhat_NC, rstd = norm.standardise(as_rows(x_BSC), copy_NC)
+        folded_OC, folded_O = norm.fold(weight_OC, bias_O, gamma_C, beta_C)
+        y_NO = torch.addmm(folded_O, xhat_NC, folded_OC.t())
+        ctx.norm, ctx.dtype, ctx.bias_dtype = norm, x_BSC.dtype, bias_O.dtype
+        ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C)
+        return x_BSC, y_NO.view(*x_BSC.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
+        if grad_BSO is None:
+            return stream_BSC, *(None,) * 6
+        xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C = ctx.saved_tensors
+        grad_NO = as_rows(grad_BSO).contiguous()
+        bias_grad = rows.implementation(grad_NO).column_sum(grad_NO)
+        weight_grad, affine_grad = ctx.norm.fold_grad(
+            weight_product(grad_NO, xhat_NC), bias_grad, weight_OC, gamma_C, beta_C
+        )
+        x_grad = None
+        if ctx.needs_input_grad[0]:
+            stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
+            x_grad = ctx.norm.grad(
+                grad_NO @ folded_OC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
+            ).view(*grad_BSO.shape[:-1], -1)
+        gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+        return x_grad, None, weight_grad, bias_grad.to(ctx.bias_dtype), gamma_grad, beta_grad, None
+
+
+class _AddLinear(torch.autograd.Function):
+    """``x + factors * linear(a)`` and, if asked for, a copy of it in the dtype of the products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSO: Tensor,
+        a_BSI: Tensor,
+        factors_B: Tensor | None,
+        weight_OI: Tensor,
+        bias_O: Tensor,
+        dtype: torch.dtype,
+        copies: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        a_NI = as_rows(a_BSI).to(dtype)
+        cast_OI, cast_O = rows.implementation(weight_OI).fold(weight_OI, bias_O, None, None, dtype)
+        branch_NO = torch.addmm(cast_O, a_NI, cast_OI.t())
+        add_branch = rows.implementation(x_BSO).add_branch
+        y_NO, copy_NO = add_branch(as_rows(x_BSO), branch_NO, factors_B, dtype if copies else None)
+        ctx.shape, ctx.dtype = a_BSI.shape, a_BSI.dtype
+        ctx.weight_dtype, ctx.bias_dtype = weight_OI.dtype, bias_O.dtype
+        ctx.save_for_backward(a_NI, factors_B, cast_OI)
+        if copy_NO is None:
+            return y_NO.view(x_BSO.shape), None
+        copy_BSO = copy_NO.view(x_BSO.shape)
+        ctx.mark_non_differentiable(copy_BSO)
+        return y_NO.view(x_BSO.shape), copy_BSO
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BSO: Tensor, _: Tensor | None) -> Gradients:
+        a_NI, factors_B, cast_OI = ctx.saved_tensors
+        grad_NO = as_rows(grad_BSO)
+        branch_grad = rows.implementation(grad_NO).branch_grad
+        branch_NO, bias_grad = branch_grad(grad_NO, factors_B, a_NI.dtype)
+        weight_grad = a_grad = None
+        if ctx.needs_input_grad[1]:
+            a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(ctx.shape)
+        if ctx.needs_input_grad[3]:
+            weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
+        bias_grad = bias_grad.to(ctx.bias_dtype)
+        return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None
+
+
+def add_depthwise(conv: nn.Module, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tensor | None]:
+    """``x + conv(x)`` for a depthwise convolution.
+
+    Args:
+        conv: The convolution.
+        x_BSC: The residual stream.
+        copies: Whether the result is also wanted in the dtype of the products.
+
+    Returns:
+        The sum in the dtype of ``x_BSC``, and the copy or None.
+    """
+    copy = 'y' if copies else ''
+    if torch.is_grad_enabled() and conv.weight.requires_grad:
+        copy = 'x'
+    return _AddDepthwise.apply(x_BSC, conv.weight, conv.bias, product_dtype(x_BSC), copy)
+
+
+def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
+    """The residual stream as it is, and its LayerNorm without the affine part."""
+    return _LayerStandardise.apply(x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
+
+
+def folded_linear(
+    layer: nn.Module,
+    x_BSI: Tensor,
+    norm: nn.Module | None = None,
+    padding: Tensor | None = None,
+) -> Tensor:
+    """A linear layer.
+
+    Args:
+        layer: A plain one.
+        x_BSI: A map.
+        norm: The norm that standardised the map, whose affine part is folded into the layer.
+        padding: Rows of the map that are zeros, which the affine part does not reach.
+
+    Returns:
+        ``y_BSO``.
+    """
+    scale, shift = (None, None) if norm is None else (norm.weight, norm.bias)
+    return _FoldedLinear.apply(
+        x_BSI,
+        layer.weight.flatten(1),
+        layer.bias,
+        scale,
+        shift,
+        product_dtype(x_BSI),
+        padding,
+    )
+
+
+def norm_linear(
+    norm: nn.Module, kind: str, layer: nn.Module, x_BSI: Tensor, copy_BSI: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The residual stream as it is, and ``layer(norm(x))``.
+
+    Args:
+        norm: A LayerNorm or BatchNorm.
+        kind: What it is, see :class:`FusedNorm`.
+        layer: A plain linear layer.
+        x_BSI: The stream.
+        copy_BSI: The stream in the dtype of the products, if it exists.
+    """
+    spec = FusedNorm(norm, kind, product_dtype(x_BSI))
+    weight_OI = layer.weight.flatten(1)
+    return _NormLinear.apply(x_BSI, copy_BSI, weight_OI, layer.bias, norm.weight, norm.bias, spec)
+
+
+def add_linear(
+    layer: nn.Module, x_BSO: Tensor, a_BSI: Tensor, factors: Tensor | None, copies: bool
+) -> tuple[Tensor, Tensor | None]:
+    """``x + factors * layer(a)``.
+
+    Args:
+        layer: A plain linear layer.
+        x_BSO: The residual stream.
+        a_BSI: Input of the layer.
+        factors: One for each sample, ``(B, 1, ..., 1)``, or None.
+        copies: Whether the result is also wanted in the dtype of the products.
+
+    Returns:
+        The sum in the dtype of ``x_BSO``, and the copy or None.
+    """
+    dtype = product_dtype(x_BSO)
+    factors_B = None if factors is None else factors.flatten()
+    copies = copies and dtype != x_BSO.dtype
+    return _AddLinear.apply(
+        x_BSO, a_BSI, factors_B, layer.weight.flatten(1), layer.bias, dtype, copies
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MLP of a block as one formula, from the residual stream to the residual stream.
+
+See ``fused.py``; ``H`` is the hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812
+
+from ..ops import mlp, rows
+from ..ops.mlp import implementation
+from .fused import Gradients
+from .fused_norm import FusedNorm, as_rows, product_dtype, weight_product
+
+_ops = torch.ops.uniformer_mm
+
+
+class _AddNormMlp(torch.autograd.Function):
+    """``x + factors * mlp(norm(x))``; without ``adds`` the stream as it is, and the branch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSC: Tensor,
+        copy_BSC: Tensor | None,
+        factors_B: Tensor | None,
+        gamma_C: Tensor,
+        beta_C: Tensor,
+        w_HC: Tensor,
+        b_H: Tensor,
+        w_OH: Tensor,
+        b_O: Tensor,
+        norm: FusedNorm,
+        adds: bool,
+        keeps: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        x_NC = as_rows(x_BSC)
+        xhat_NC, rstd = norm.standardise(x_NC, None if copy_BSC is None else as_rows(copy_BSC))
+        folded_HC, folded_H = norm.fold(w_HC, b_H, gamma_C, beta_C)
+        fold = rows.implementation(w_OH).fold
+        cast_OH, cast_O = fold(w_OH, b_O, None, None, norm.dtype)
+        h_NH = None
+        if implementation(xhat_NC, w_HC, w_OH).KEEPS_HIDDEN:
+            h_NH = torch.addmm(folded_H, xhat_NC, folded_HC.t())
+            gelu_NH = F.gelu(h_NH) if keeps else torch.ops.aten.gelu_(h_NH)
+            branch_NO = torch.addmm(cast_O, gelu_NH, cast_OH.t())
+            del gelu_NH
+        else:
+            branch_NO = mlp(xhat_NC, folded_HC, folded_H, cast_OH, cast_O)
+        ctx.norm, ctx.adds, ctx.dtype = norm, adds, x_BSC.dtype
+        ctx.dtypes = b_H.dtype, w_OH.dtype, b_O.dtype
+        ctx.save_for_backward(
+            xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w_HC, gamma_C, beta_C
+        )
+        if not adds:
+            return x_BSC, branch_NO.view(x_BSC.shape)
+        y_NC, _ = rows.implementation(x_NC).add_branch(x_NC, branch_NO, factors_B)
+        return y_NC.view(x_BSC.shape), None
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
+        xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w_HC, gamma_C, beta_C = (
+            ctx.saved_tensors
+        )
+        stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
+        kernels = rows.implementation(xhat_NC)
+        if ctx.adds:
+            grad_NO, b_O_grad = rows.implementation(stream_NC).branch_grad(
+                stream_NC, factors_B, xhat_NC.dtype
+            )
+            shape = stream_BSC.shape
+        elif grad_BSO is None:
+            return stream_BSC, *(None,) * 11
+        else:
+            grad_NO, shape = as_rows(grad_BSO).contiguous(), grad_BSO.shape
+            b_O_grad = kernels.column_sum(grad_NO)
+        b_H_dtype, w_OH_dtype, b_O_dtype = ctx.dtypes
+        if h_NH is None:
+            inputs = grad_NO, xhat_NC, folded_HC, folded_H, cast_OH
+            w_HC_grad, b_H_grad, w_OH_grad, _ = _ops.mlp_weight_grad.default(*inputs, False, 'auto')
+            grad_NC = _ops.mlp_input_grad.default(*inputs, 'auto')
+        else:
+            gelu_NH, grad_NH, b_H_grad = kernels.gelu_grad(grad_NO @ cast_OH, h_NH)
+            w_OH_grad = weight_product(grad_NO, gelu_NH)
+            del gelu_NH
+            w_HC_grad = weight_product(grad_NH, xhat_NC)
+            grad_NC = grad_NH @ folded_HC
+            del grad_NH
+        w_HC_grad, affine_grad = ctx.norm.fold_grad(w_HC_grad, b_H_grad, w_HC, gamma_C, beta_C)
+        x_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = ctx.norm.grad(
+                grad_NC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
+            ).view(shape)
+        gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+        return (
+            x_grad,
+            None,
+            None,
+            gamma_grad,
+            beta_grad,
+            w_HC_grad,
+            b_H_grad.to(b_H_dtype),
+            w_OH_grad.to(w_OH_dtype),
+            b_O_grad.to(b_O_dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def norm_mlp(
+    norm: nn.Module,
+    kind: str,
+    fc1: nn.Module,
+    fc2: nn.Module,
+    x_BSC: Tensor,
+    copy_BSC: Tensor | None,
+    factors: Tensor | None = None,
+    adds: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """``x + factors * fc2(gelu(fc1(norm(x))))``, or its parts.
+
+    Args:
+        norm: A LayerNorm or BatchNorm.
+        kind: What it is, see :class:`FusedNorm`.
+        fc1: A plain linear layer.
+        fc2: A plain linear layer.
+        x_BSC: The residual stream.
+        copy_BSC: The stream in the dtype of the products, if it exists.
+        factors: One for each sample, ``(B, 1, ..., 1)``, or None.
+        adds: Whether to add.
+
+    Returns:
+        The sum and None, or the stream as it is and the branch.
+    """
+    return _AddNormMlp.apply(
+        x_BSC,
+        copy_BSC,
+        None if factors is None else factors.flatten(),
+        norm.weight,
+        norm.bias,
+        fc1.weight.flatten(1),
+        fc1.bias,
+        fc2.weight.flatten(1),
+        fc2.bias,
+        FusedNorm(norm, kind, product_dtype(x_BSC)),
+        adds,
+        torch.is_grad_enabled(),
+    )
