@@ -126,6 +126,17 @@ def test_boxes_and_masks(run, small, instances, tmp_path):
     assert [path.name for path in (tmp_path / 'work').iterdir()] == [folder.name]
 
 
+def test_a_detector_that_finds_nothing(run, small, instances, tmp_path):
+    ids = image_info(instances, tmp_path / 'data/coco/annotations', 1)
+    (tmp_path / 'data/coco/test2017').symlink_to(instances.parents[1] / 'val2017')
+    config, weights = small('det')
+    config.write_text(config.read_text().replace('score_thr=0.0', 'score_thr=1.1'))
+    for task in ('coco-det', 'coco-segm'):
+        status, text = submit(run, task, (config, weights), tmp_path, '--ids', ids)
+        assert status == 2 and 'empty (1): no results at all. Nothing was written.' in text
+    assert not list((tmp_path / 'out').iterdir())
+
+
 def test_keypoints(run, small, persons, tmp_path):
     ids = image_info(persons, tmp_path / 'data/coco/annotations', 2)
     (tmp_path / 'data/coco/test2017').symlink_to(persons.parents[1] / 'val2017')
