@@ -29,6 +29,7 @@ import torch
 from benchmarking.operations import (
     MAX_MLP_CHANNELS,
     Comparison,
+    mlp_add_comparison,
     mlp_comparison,
     row_comparisons,
 )
@@ -161,6 +162,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
         dtype, device = getattr(torch, name), args.device
         if 'mlp' in args.operations and shape[-1] <= MAX_MLP_CHANNELS:
             yield mlp_comparison(shape, dtype, device, args.train, args.backend)
+            yield mlp_add_comparison(shape, dtype, device, args.backend)
         if 'rows' in args.operations:
             yield from row_comparisons(shape, dtype, device, args.backend)
 

@@ -37,7 +37,7 @@ CASES = (
     ((3, 3, 3), 320),
 )
 OPERATIONS = ('forward', 'weight_grad')
-MLP_OPERATIONS = ('mlp_forward', 'mlp_input_grad', 'mlp_weight_grad')
+MLP_OPERATIONS = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 ROW_OPERATIONS = (
     'layer_standardise',
     'layer_standardise_grad',
@@ -113,13 +113,15 @@ def mlp_calls(channels: int, hidden: int, dtype) -> dict[str, Callable[[], objec
     """The MLP and its gradients."""
     from uniformer_mm.ops import triton_mlp
 
-    x_NC = torch.zeros(ROWS, channels, dtype=dtype)
+    stream_NC = torch.zeros(ROWS, channels)
+    x_NC = stream_NC.to(dtype)
     w_HC, b_H, w_OH, b_O = (
         torch.zeros(size, dtype=dtype)
         for size in ((hidden, channels), hidden, (channels, hidden), channels)
     )
     return {
         'mlp_forward': lambda: triton_mlp.forward(x_NC, w_HC, b_H, w_OH, b_O),
+        'mlp_add': lambda: triton_mlp.forward(stream_NC, w_HC, b_H, w_OH, b_O, stream_NC),
         'mlp_input_grad': lambda: triton_mlp.input_grad(x_NC, x_NC, w_HC, b_H, w_OH),
         'mlp_weight_grad': lambda: triton_mlp.weight_grad(x_NC, x_NC, w_HC, b_H, w_OH, True),
     }

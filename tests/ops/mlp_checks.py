@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from uniformer_mm.ops import mlp, reference
+from uniformer_mm.ops import mlp, mlp_add, reference
 
 from .checks import assert_errors
 
@@ -75,3 +75,17 @@ def exact_results(case: MlpCase, device: str) -> list[Tensor]:
     leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]
     y = reference.mlp(*leaves)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad.double())]
+
+
+def check_mlp_add(case: MlpCase, stream: torch.dtype, device: str, backend: str) -> None:
+    """``add + mlp(x)`` with both in the dtype ``stream``; without gradients."""
+    x, *parameters, add = (t.detach() for t in case.tensors(device))
+    x, add = (3.3 * x.double()).to(stream), (3.3 * add.double()).to(stream)
+    with torch.no_grad():
+        ours = mlp_add(x, *parameters, add, backend=backend)
+    assert ours.dtype is stream
+    assert ours.is_contiguous()
+    rounded = x.to(case.dtype)
+    other = (add + framework(rounded, *parameters)).to(stream)
+    truth = add.double() + reference.mlp(rounded, *parameters)
+    assert_errors(f'{case} + {stream}', ['sum'], [ours], [other], [truth])

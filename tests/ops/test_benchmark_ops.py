@@ -46,11 +46,11 @@ def test_compares_the_mlp_and_what_stands_between_products(train: list, tmp_path
     arguments = ['--operations', 'mlp', 'rows', '--dtype', 'float32', 'bfloat16', *train]
     assert benchmark_ops.main([*QUICK, *arguments, '--json', str(path)]) == 0
     rows = json.loads(path.read_text())['rows']
-    assert len(rows) == 2 * 2 * (1 + 9)
+    assert len(rows) == 2 * 2 * (2 + 9)
     for row in rows:
         assert row['refused'] is None
         assert row['speedup'] == pytest.approx(row['framework_ms'] / row['ours_ms'])
-        assert ('of_copy' in row) == (row['operation'] != 'mlp')
+        assert ('of_copy' in row) == (row['operation'] not in ('mlp', 'mlp_add'))
 
 
 def test_refuses_wrong_results_of_every_operation(tmp_path, monkeypatch) -> None:

@@ -15,7 +15,7 @@ from uniformer_mm.ops.mlp_tiles import mlp_tile
 
 from .conftest import HAS_TRITON
 
-MLP = ('mlp_forward', 'mlp_input_grad', 'mlp_weight_grad')
+MLP = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason='the package triton is not installed')
 
@@ -81,6 +81,7 @@ def test_mlps_multiply_in_the_tensor_cores_and_stay_in_registers(
     tile = mlp_tile(operation.removeprefix('mlp_'), channels, 2)
     needed = {
         'mlp_forward': channels + tile.block_h,
+        'mlp_add': channels + tile.block_h,
         'mlp_input_grad': 2 * channels + tile.block_h,
         'mlp_weight_grad': 2 * channels + 2 * tile.block_n,
     }

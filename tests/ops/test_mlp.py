@@ -13,9 +13,9 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniformer_mm.ops import dispatch, mlp
+from uniformer_mm.ops import dispatch, mlp, mlp_add
 
-from .mlp_checks import MlpCase, check_mlp, exact_results, framework, mlp_results
+from .mlp_checks import MlpCase, check_mlp, check_mlp_add, exact_results, framework, mlp_results
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SHAPES = (((1, 3), 5, 2), ((2, 3, 7, 20), 48, 20), ((2, 2, 3, 2, 9), 36, 130))
@@ -26,6 +26,12 @@ SMALL = MlpCase((2, 3, 8), 16, 8)
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_equals_reference(case: MlpCase) -> None:
     check_mlp(case, 'cpu', 'framework')
+
+
+@pytest.mark.parametrize('stream', DTYPES[:3], ids=str)
+@pytest.mark.parametrize('dtype', DTYPES[1:], ids=str)
+def test_sum_with_a_stream_equals_reference(dtype: torch.dtype, stream: torch.dtype) -> None:
+    check_mlp_add(MlpCase((2, 3, 7, 20), 48, 24, dtype), stream, 'cpu', 'framework')
 
 
 def test_the_parts_equal_the_operator() -> None:
@@ -99,6 +105,8 @@ def test_is_a_well_formed_operator() -> None:
     ops = torch.ops.uniformer_mm
     torch.library.opcheck(ops.mlp.default, (x, *parameters, 'auto'))
     x, w_HC, b_H, w_OH = (t.detach() for t in (x, *parameters[:3]))
+    b_O = parameters[3].detach()
+    torch.library.opcheck(ops.mlp_add.default, (x, w_HC, b_H, w_OH, b_O, grad, 'auto'))
     torch.library.opcheck(ops.mlp_input_grad.default, (grad, x, w_HC, b_H, w_OH, 'auto'))
     for has_b_O in (True, False):
         arguments = (grad, x, w_HC, b_H, w_OH, has_b_O, 'auto')
@@ -127,6 +135,7 @@ def test_counts_the_operations_of_two_layers() -> None:
     ops = torch.ops.uniformer_mm
     backward = count(lambda: ops.mlp_input_grad(grad, x, w_HC, b_H, w_OH, 'auto'))
     backward += count(lambda: ops.mlp_weight_grad(grad, x, w_HC, b_H, w_OH, True, 'auto'))
+    assert count(lambda: mlp_add(x, w_HC, b_H, w_OH, b_O, x)) == backward // 2
     assert backward == 2 * count(lambda: mlp(x, w_HC, b_H, w_OH, b_O))
 
 
@@ -215,6 +224,16 @@ def test_bad_arguments_are_named(change: dict, message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         mlp(**arguments | change)
+
+
+def test_a_sum_says_what_does_not_fit() -> None:
+    *leaves, grad = SMALL.tensors('cpu')
+    with pytest.raises(ValueError, match='mlp_add records no gradient'):
+        mlp_add(*leaves, grad)
+    with torch.no_grad(), pytest.raises(ValueError, match=r'add_BSO has shape \(2, 3, 7\) on cpu'):
+        mlp_add(*leaves, grad[..., :7])
+    with torch.no_grad(), pytest.raises(ValueError, match=r"dtypes \['torch.bfloat16', 'torch.fl"):
+        mlp_add(*leaves[:4], leaves[4].bfloat16(), grad)
 
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from uniformer_mm.ops import mlp
 
 from .conftest import needs_kernels
-from .mlp_checks import MlpCase, check_mlp, mlp_results
+from .mlp_checks import MlpCase, check_mlp, check_mlp_add, mlp_results
 
 pytestmark = needs_kernels
 
@@ -70,12 +70,24 @@ def test_tiles_of_the_table_equal_reference(case: MlpCase, device: str, poisoned
     check_mlp(case, device, 'triton')
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'stream'),
+    [(BFLOAT16, FLOAT32), (FLOAT16, FLOAT32), (FLOAT32, FLOAT32), (BFLOAT16, BFLOAT16)],
+    ids=str,
+)
+def test_sum_with_a_stream_equals_reference(
+    dtype: torch.dtype, stream: torch.dtype, device: str, small_tile: None, poisoned: list
+) -> None:
+    check_mlp_add(MlpCase((3, 7, 20), 40, 24, dtype), stream, device, 'triton')
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('case', GPU_CASES, ids=str)
 def test_real_shapes_equal_reference(case: MlpCase) -> None:
     if not torch.cuda.is_available():
         pytest.skip('needs a GPU')
     check_mlp(case, 'cuda', 'triton')
+    check_mlp_add(case, FLOAT32, 'cuda', 'triton')
 
 
 @pytest.mark.gpu
@@ -224,6 +236,8 @@ def test_is_a_well_formed_operator(device: str, small_tile: None) -> None:
     torch.library.opcheck(ops.mlp.default, (x, *parameters, 'triton'))
     x, w_HC, b_H, w_OH = (t.detach() for t in (x, *parameters[:3]))
     torch.library.opcheck(ops.mlp_input_grad.default, (grad, x, w_HC, b_H, w_OH, 'triton'))
+    b_O = parameters[3].detach()
+    torch.library.opcheck(ops.mlp_add.default, (x, w_HC, b_H, w_OH, b_O, grad, 'triton'))
     for has_b_O in (True, False):
         arguments = (grad, x, w_HC, b_H, w_OH, has_b_O, 'triton')
         torch.library.opcheck(ops.mlp_weight_grad.default, arguments)
@@ -252,7 +266,7 @@ def test_auto_takes_the_kernels_and_says_why_not(device: str) -> None:
     x, w_HC, _, w_OH, *_ = (t.detach() for t in MlpCase((5, 8), 16, 8).tensors(device))
     assert implementation(x, w_HC, w_OH).__name__.endswith('triton_mlp')
     with pytest.raises(ValueError, match=r"backend='triton' cannot run: dtype torch.float64"):
-        implementation(x.double(), w_HC, w_OH, 'triton')
+        implementation(x, w_HC.double(), w_OH, 'triton')
     wide = torch.zeros(16, 129, device=device)
     with pytest.raises(ValueError, match=r'129 channels are more than 128; use backend'):
         implementation(x, wide, w_OH, 'triton')

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from uniformer_mm.ops import framework_rows, mlp, reference, rows
+from uniformer_mm.ops import framework_rows, mlp, mlp_add, reference, rows
 
 EPS = 1e-5
 MLP_RATIO = 4
@@ -99,6 +99,35 @@ def mlp_comparison(
         lambda: results(lambda *inputs: mlp(*inputs, backend=backend), *leaves),
         lambda: results(framework, *leaves),
         exact,
+        None,
+    )
+
+
+def mlp_add_comparison(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str, backend: str
+) -> Comparison:
+    """``x + mlp(x)`` on a float32 residual stream, without gradients."""
+    channels = shape[-1]
+    hidden = MLP_RATIO * channels
+    sizes = ((hidden, channels), (hidden,), (channels, hidden), (channels,))
+    stream = _random(shape, device, 0)
+    parameters = [
+        (_random(size, device, seed) * size[-1] ** -0.5).to(dtype)
+        for seed, size in enumerate(sizes, start=1)
+    ]
+
+    def framework() -> tuple[Tensor]:
+        w_HC, b_H, w_OH, b_O = parameters
+        return (stream + F.linear(F.gelu(F.linear(stream.to(dtype), w_HC, b_H)), w_OH, b_O),)
+
+    return Comparison(
+        'mlp_add',
+        shape,
+        dtype,
+        ('sum',),
+        lambda: (mlp_add(stream, *parameters, stream, backend=backend),),
+        framework,
+        lambda: (stream.double() + reference.mlp(stream.to(dtype), *parameters),),
         None,
     )
 

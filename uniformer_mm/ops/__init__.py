@@ -6,6 +6,6 @@ runs and why another cannot.
 """
 
 from .depthwise import depthwise_conv
-from .mlp import mlp
+from .mlp import mlp, mlp_add
 
-__all__ = ['depthwise_conv', 'mlp']
+__all__ = ['depthwise_conv', 'mlp', 'mlp_add']

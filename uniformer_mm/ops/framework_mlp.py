@@ -42,9 +42,17 @@ def grads(
     return x_grad, w_HC_grad, b_H_grad, w_OH_grad, b_O_grad
 
 
-def forward(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+def forward(
+    x_BSC: Tensor,
+    w_HC: Tensor,
+    b_H: Tensor,
+    w_OH: Tensor,
+    b_O: Tensor,
+    add_BSO: Tensor | None = None,
+) -> Tensor:
     """See ``mlp.py``."""
-    return output(hidden(x_BSC, w_HC, b_H), w_OH, b_O)
+    y_BSO = output(hidden(x_BSC.to(w_HC.dtype), w_HC, b_H), w_OH, b_O)
+    return y_BSO if add_BSO is None else (add_BSO + y_BSO).to(add_BSO.dtype)
 
 
 def input_grad(grad_BSO: Tensor, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor) -> Tensor:

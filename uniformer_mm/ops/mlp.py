@@ -27,6 +27,10 @@ OPERATION = 'mlp'
 _library = torch.library.Library(NAMESPACE, 'FRAGMENT')
 _library.define('mlp(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, str backend) -> Tensor')
 _library.define(
+    'mlp_add(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor add, str backend)'
+    ' -> Tensor'
+)
+_library.define(
     'mlp_input_grad(Tensor grad, Tensor x, Tensor w1, Tensor b1, Tensor w2, str backend) -> Tensor'
 )
 _library.define(
@@ -34,6 +38,7 @@ _library.define(
     ' str backend) -> (Tensor, Tensor, Tensor, Tensor)'
 )
 _forward = torch.ops.uniformer_mm.mlp.default
+_forward_add = torch.ops.uniformer_mm.mlp_add.default
 _input_grad = torch.ops.uniformer_mm.mlp_input_grad.default
 _weight_grad = torch.ops.uniformer_mm.mlp_weight_grad.default
 
@@ -43,7 +48,7 @@ def implementation(x_BSC: Tensor, w_HC: Tensor, w_OH: Tensor, backend: str = 'au
 
     It has ``forward``, ``input_grad`` and ``weight_grad``; they record no gradient:
 
-    * ``forward(x_BSC, w_HC, b_H, w_OH, b_O) -> y_BSO``.
+    * ``forward(x_BSC, w_HC, b_H, w_OH, b_O, add_BSO=None) -> y_BSO``, see :func:`mlp_add`.
     * ``input_grad(grad_BSO, x_BSC, w_HC, b_H, w_OH) -> x_grad_BSC``.
     * ``weight_grad(grad_BSO, x_BSC, w_HC, b_H, w_OH, has_b_O)`` returns the gradients of ``w_HC``,
       ``b_H``, ``w_OH`` and ``b_O`` in float32 (float64 for float64), the last one empty unless
@@ -60,21 +65,28 @@ def implementation(x_BSC: Tensor, w_HC: Tensor, w_OH: Tensor, backend: str = 'au
     """
     # A compiler's symbols become numbers here: a program is for one size of the matrices.
     channels, outputs = int(w_HC.shape[1]), int(w_OH.shape[0])
-    return resolve(OPERATION, backend, x_BSC.device, x_BSC.dtype, channels, outputs)
+    return resolve(OPERATION, backend, x_BSC.device, w_HC.dtype, channels, outputs)
 
 
-def _check_dtypes(x: Tensor, *parameters: Tensor) -> None:
+def _check_dtypes(*tensors: Tensor) -> None:
     """Called behind autocast, which casts."""
-    if any(tensor.dtype is not x.dtype for tensor in parameters):
-        found = sorted({str(tensor.dtype) for tensor in (x, *parameters)})
+    if any(tensor.dtype is not tensors[0].dtype for tensor in tensors):
+        found = sorted({str(tensor.dtype) for tensor in tensors})
         raise ValueError(
-            f'x_BSC and the parameters have dtypes {found}; cast them to one, or use autocast.'
+            f'the map and the parameters have dtypes {found}; cast them to one, or use autocast.'
         )
 
 
 def _run(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, backend: str) -> Tensor:
     _check_dtypes(x, w1, b1, w2, b2)
     return implementation(x, w1, w2, backend).forward(x, w1, b1, w2, b2)
+
+
+def _run_add(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, add: Tensor, backend: str
+) -> Tensor:
+    _check_dtypes(w1, b1, w2, b2)
+    return implementation(x, w1, w2, backend).forward(x, w1, b1, w2, b2, add)
 
 
 def _run_input_grad(
@@ -91,6 +103,12 @@ def _run_weight_grad(
 
 def _shape_of_output(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, *_: Any) -> Tensor:
     return x.new_empty((*x.shape[:-1], w2.shape[0]))
+
+
+def _shape_of_sum(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, add: Tensor, backend: str
+) -> Tensor:
+    return add.new_empty(add.shape)
 
 
 def _shape_of_input_grad(grad: Tensor, x: Tensor, *_: Any) -> Tensor:
@@ -180,9 +198,11 @@ def _autocast(device_type: str) -> Callable[..., Tensor]:
 
 
 _library.impl('mlp', _run, 'CompositeExplicitAutograd')
+_library.impl('mlp_add', _run_add, 'CompositeExplicitAutograd')
 _library.impl('mlp_input_grad', _run_input_grad, 'CompositeExplicitAutograd')
 _library.impl('mlp_weight_grad', _run_weight_grad, 'CompositeExplicitAutograd')
 _library.impl('mlp', _shape_of_output, 'Meta')
+_library.impl('mlp_add', _shape_of_sum, 'Meta')
 _library.impl('mlp_input_grad', _shape_of_input_grad, 'Meta')
 _library.impl('mlp_weight_grad', _shape_of_weight_grad, 'Meta')
 _library.impl('mlp', _autograd, 'Autograd')
@@ -210,7 +230,9 @@ def _flops_of_grad(
 
 
 if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
-    flop_counter.register_flop_formula(_forward.overloadpacket)(_flops)
+    flop_counter.register_flop_formula([_forward.overloadpacket, _forward_add.overloadpacket])(
+        _flops
+    )
     flop_counter.register_flop_formula([_input_grad.overloadpacket, _weight_grad.overloadpacket])(
         _flops_of_grad
     )
@@ -271,3 +293,46 @@ def mlp(
     """
     _check(x_BSC, w_HC, b_H, w_OH, b_O)
     return _forward(x_BSC, w_HC, b_H, w_OH, b_O, backend)
+
+
+def mlp_add(
+    x_BSC: Tensor,
+    w_HC: Tensor,
+    b_H: Tensor,
+    w_OH: Tensor,
+    b_O: Tensor,
+    add_BSO: Tensor,
+    *,
+    backend: str = 'auto',
+) -> Tensor:
+    """``add + mlp(x)`` in one pass, for inference: no gradient is recorded.
+
+    Products are in the dtype of the parameters; ``x`` is rounded to it on chip. With a float32
+    residual stream as ``x`` and ``add``, nothing else of the branch is ever in memory.
+
+    Args:
+        x_BSC: ``(..., C)``, of any dtype.
+        w_HC: As for :func:`mlp`.
+        b_H: As for :func:`mlp`.
+        w_OH: As for :func:`mlp`.
+        b_O: As for :func:`mlp`.
+        add_BSO: ``(..., O)``, of any dtype.
+        backend: As for :func:`mlp`.
+
+    Returns:
+        Contiguous map in the shape and dtype of ``add_BSO``.
+
+    Raises:
+        ValueError: As for :func:`mlp`, or a gradient is wanted.
+    """
+    tensors = (x_BSC, w_HC, b_H, w_OH, b_O, add_BSO)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise ValueError('mlp_add records no gradient; call it under torch.no_grad(), or use mlp.')
+    _check(x_BSC, w_HC, b_H, w_OH, b_O)
+    shape = (*x_BSC.shape[:-1], w_OH.shape[0])
+    if add_BSO.shape != shape or add_BSO.device != x_BSC.device:
+        raise ValueError(
+            f'add_BSO has shape {tuple(add_BSO.shape)} on {add_BSO.device}; expected '
+            f'{tuple(shape)} on {x_BSC.device}.'
+        )
+    return _forward_add(*tensors, backend)

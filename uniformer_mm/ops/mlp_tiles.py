@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD = 'forward', 'input_grad', 'weight_grad'
+FORWARD, ADD, INPUT_GRAD, WEIGHT_GRAD = 'forward', 'add', 'input_grad', 'weight_grad'
 # The smallest extent of a matrix product.
 MIN_BLOCK = 16
 
@@ -36,16 +36,20 @@ class MlpTile:
     registers: int | None = None
 
 
-# (operation, most channels, bytes of an element): the first match counts.
+# (operation, most channels, bytes of an element of the matrices): the first match counts.
 TABLE: tuple[tuple[str, int, int, MlpTile], ...] = (
     (FORWARD, 64, 2, MlpTile(128, 64, 8, 3, 2)),
     (FORWARD, 128, 2, MlpTile(128, 32, 8, 2, 2)),
+    # The sum with a float32 map takes registers beside the products'.
+    (ADD, 64, 2, MlpTile(128, 64, 8, 3, 2, 128)),
+    (ADD, 128, 2, MlpTile(64, 32, 4, 2, 2)),
     (INPUT_GRAD, 64, 2, MlpTile(128, 64, 8, 3, 2)),
     (INPUT_GRAD, 128, 2, MlpTile(128, 32, 8, 2, 2, 128)),
     (WEIGHT_GRAD, 64, 2, MlpTile(64, 64, 4, 3, 3, 168)),
     (WEIGHT_GRAD, 128, 2, MlpTile(32, 64, 4, 3, 2)),
     # float32 has no exact product in the tensor cores.
     (FORWARD, 128, 4, MlpTile(32, 32, 4, 1, 4)),
+    (ADD, 128, 4, MlpTile(32, 32, 4, 1, 4)),
     (INPUT_GRAD, 128, 4, MlpTile(32, 32, 4, 1, 4)),
     (WEIGHT_GRAD, 64, 4, MlpTile(32, 32, 4, 1, 3)),
     (WEIGHT_GRAD, 128, 4, MlpTile(32, 32, 8, 1, 2)),
@@ -56,9 +60,9 @@ def mlp_tile(operation: str, channels: int, itemsize: int) -> MlpTile:
     """The row of :data:`TABLE` for an operation.
 
     Args:
-        operation: One of the three names above.
+        operation: One of the four names above.
         channels: The larger of input and output channels, as many as ``dispatch.py`` allows.
-        itemsize: Bytes of an element of the map.
+        itemsize: Bytes of an element of the matrices.
     """
     for name, most, width, tile in TABLE:
         if name == operation and channels <= most and width == itemsize:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .dispatch import triton_is_interpreted
 from .launch import on, processors
-from .mlp_tiles import FORWARD, INPUT_GRAD, MIN_BLOCK, WEIGHT_GRAD, MlpTile, mlp_tile
+from .mlp_tiles import ADD, FORWARD, INPUT_GRAD, MIN_BLOCK, WEIGHT_GRAD, MlpTile, mlp_tile
 from .triton_mlp_kernels import (
     mlp_forward,
     mlp_input_grad,
@@ -88,15 +88,18 @@ def forward(
     b_H: Tensor,
     w_OH: Tensor,
     b_O: Tensor,
+    add_BSO: Tensor | None = None,
     tile: MlpTile | None = None,
 ) -> Tensor:
     """See ``mlp.py``."""
     (hidden, channels), outputs = w_HC.shape, len(w_OH)
     x_BSC = x_BSC.contiguous()
-    y_BSO = torch.empty((*x_BSC.shape[:-1], outputs), dtype=x_BSC.dtype, device=x_BSC.device)
+    dtype = w_HC.dtype if add_BSO is None else add_BSO.dtype
+    y_BSO = torch.empty((*x_BSC.shape[:-1], outputs), dtype=dtype, device=x_BSC.device)
     rows = y_BSO.numel() // outputs
     if rows:
-        plan = _plan(FORWARD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)
+        operation = FORWARD if add_BSO is None else ADD
+        plan = _plan(operation, channels, hidden, outputs, w_HC.dtype, x_BSC.device, tile)
         with on(x_BSC.device):
             mlp_forward[(-(-rows // plan.block_n),)](
                 x_BSC,
@@ -104,8 +107,10 @@ def forward(
                 b_H.contiguous(),
                 w_OH.contiguous(),
                 b_O.contiguous(),
+                y_BSO if add_BSO is None else add_BSO.contiguous(),
                 y_BSO,
                 rows,
+                ADDS=add_BSO is not None,
                 **plan.arguments,
             )
     return y_BSO

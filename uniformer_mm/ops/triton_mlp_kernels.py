@@ -84,21 +84,26 @@ def mlp_forward(
     b1_ptr,
     w2_ptr,
     b2_ptr,
+    add_ptr,
     y_ptr,
     rows,
     C: tl.constexpr,
     H: tl.constexpr,
     O: tl.constexpr,
+    ADDS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """``y = gelu(x @ w1 + b1) @ w2 + b2``; ``w1_HC``, ``w2_OH``."""
+    """``y = gelu(x @ w1 + b1) @ w2 + b2`` (+ add); ``w1_HC``, ``w2_OH``.
+
+    ``x`` is rounded to the dtype of the matrices; ``add`` and ``y`` share a dtype of their own.
+    """
     first = tl.program_id(0).to(tl.int64) * BLOCK_N
     left = tl.minimum(rows - first, BLOCK_N).to(tl.int32)
-    x_NC = _load(x_ptr + first * C, left, C, C, BLOCK_N, BLOCK_C)
+    x_NC = _load(x_ptr + first * C, left, C, C, BLOCK_N, BLOCK_C).to(w1_ptr.dtype.element_ty)
     sum_NO = tl.zeros((BLOCK_N, BLOCK_O), tl.float32)
     for start in range(0, H, BLOCK_H):
         w1_HC = _load(w1_ptr + start * C, H - start, C, C, BLOCK_H, BLOCK_C)
@@ -110,6 +115,8 @@ def mlp_forward(
         g_NH = (h_NH * below_NH).to(w2_OH.dtype)
         sum_NO = _product(g_NH, tl.trans(w2_OH), sum_NO, WIDEN)
     sum_NO += _load_vector(b2_ptr, O, BLOCK_O)[None, :]
+    if ADDS:
+        sum_NO += _load(add_ptr + first * O, left, O, O, BLOCK_N, BLOCK_O).to(tl.float32)
     _store(y_ptr + first * O, sum_NO, left, O, O)
 
 
