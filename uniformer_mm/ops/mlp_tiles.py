@@ -25,7 +25,7 @@ class MlpTile:
         warps: Warps of a program.
         stages: Chunks of what it reads that are under way at a time.
         programs: Programs that a multiprocessor of Hopper holds at a time.
-        registers: What a thread may use at most; None leaves it to the compiler.
+        registers: What a thread may use at most on Hopper; None leaves it to the compiler.
     """
 
     block_n: int
@@ -39,11 +39,11 @@ class MlpTile:
 # (operation, most channels, bytes of an element of the matrices): the first match counts.
 TABLE: tuple[tuple[str, int, int, MlpTile], ...] = (
     (FORWARD, 64, 2, MlpTile(128, 64, 8, 3, 2)),
-    (FORWARD, 128, 2, MlpTile(128, 32, 8, 2, 2)),
+    (FORWARD, 128, 2, MlpTile(128, 32, 8, 2, 2, 128)),
     # The sum with a float32 map takes registers beside the products'.
     (ADD, 64, 2, MlpTile(128, 64, 8, 3, 2, 128)),
     (ADD, 128, 2, MlpTile(64, 32, 4, 2, 2)),
-    (INPUT_GRAD, 64, 2, MlpTile(128, 64, 8, 3, 2)),
+    (INPUT_GRAD, 64, 2, MlpTile(128, 64, 8, 3, 2, 128)),
     (INPUT_GRAD, 128, 2, MlpTile(128, 32, 8, 2, 2, 128)),
     (WEIGHT_GRAD, 64, 2, MlpTile(64, 64, 4, 3, 3, 168)),
     (WEIGHT_GRAD, 128, 2, MlpTile(32, 64, 4, 3, 2)),

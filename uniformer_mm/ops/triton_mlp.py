@@ -48,6 +48,16 @@ def _power_of_two(n: int) -> int:
     return max(MIN_BLOCK, 1 << max(n - 1, 0).bit_length())
 
 
+def _is_hopper(device: torch.device) -> bool:
+    """Whether limits of registers count: elsewhere, what they save goes to memory.
+
+    The CPU stands for Hopper: ``tools/kernel_assembly.py`` compiles there.
+    """
+    if device.type != 'cuda':
+        return True
+    return not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9
+
+
 @functools.cache
 def _plan(
     operation: str,
@@ -72,7 +82,7 @@ def _plan(
         'num_warps': tile.warps,
         'num_stages': tile.stages,
     }
-    if tile.registers and not torch.version.hip:
+    if tile.registers and _is_hopper(device):
         arguments['maxnreg'] = tile.registers
     programs = tile.programs * processors(device)
     return _Plan(tile.block_n, -(-hidden // block_h), programs, arguments)
