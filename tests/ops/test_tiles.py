@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uniformer_mm.ops import tiles
+from uniformer_mm.ops import mlp_tiles, tiles
+from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS, TRITON_DTYPES
 from uniformer_mm.ops.tiles import FORWARD, WEIGHT_GRAD, Tile
 
 DEVICE = 'NVIDIA H100 80GB HBM3'
@@ -75,3 +76,13 @@ def test_a_broken_file_is_named(text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=r'tiles_NVIDIA.* does not hold tuned tiles .* delete it'):
         tiles.load_tuned(DEVICE)
+
+
+@pytest.mark.parametrize('dtype', TRITON_DTYPES, ids=str)
+@pytest.mark.parametrize('operation', ['forward', 'add', 'input_grad', 'weight_grad'])
+def test_every_mlp_kernel_has_a_tile(operation: str, dtype: torch.dtype) -> None:
+    for channels in (1, 64, 65, MAX_MLP_CHANNELS):
+        tile = mlp_tiles.mlp_tile(operation, channels, dtype.itemsize)
+        for block in (tile.block_n, tile.block_h):
+            assert block & (block - 1) == 0, 'Triton needs powers of two'
+            assert block >= mlp_tiles.MIN_BLOCK
