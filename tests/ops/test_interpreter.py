@@ -18,7 +18,12 @@ import torch
 from .conftest import HAS_TRITON, INTERPRETED
 
 FOLDER = Path(__file__).parent
-FILES = ('test_depthwise_triton.py', 'test_mlp_triton.py', 'test_rows_triton.py')
+FILES = (
+    'test_depthwise_triton.py',
+    'test_mlp_triton.py',
+    'test_rows_triton.py',
+    '../models/test_fused_triton.py',
+)
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason='the package triton is not installed')
@@ -26,7 +31,7 @@ FILES = ('test_depthwise_triton.py', 'test_mlp_triton.py', 'test_rows_triton.py'
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the kernels run on the GPU')
 @pytest.mark.parametrize('file', FILES)
 def test_kernels_in_the_interpreter(file: str) -> None:
-    command = [sys.executable, '-m', 'pytest', '-m', 'not gpu', str(FOLDER / file)]
+    command = [sys.executable, '-m', 'pytest', '-m', 'not gpu and not slow', str(FOLDER / file)]
     done = subprocess.run(
         command,
         env={**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'},

@@ -10,7 +10,6 @@ Source: arXiv 2201.09450 equations 2 to 4; official files named in ``layers.py``
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -215,10 +214,13 @@ class GlobalBlock(_Block):
 
     def mix(self, x_BTHWC: Tensor) -> Tensor:
         """The residual stream after the token mixer. Shape: ``x_BTHWC -> y_BTHWC``."""
-        attend = attend_globally
-        if self.window_size is not None:
-            attend = functools.partial(attend_in_windows, window_size=self.window_size)
-        return self.add_attention(x_BTHWC, self.attn, self.norm1, attend, self.gamma_1)
+        return self.add_attention(x_BTHWC, self.attn, self.norm1, self.attend, self.gamma_1)
+
+    def attend(self, attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
+        """Attention in windows, if they have a size. Shape: ``x_BTHWC -> y_BTHWC``."""
+        if self.window_size is None:
+            return attend_globally(attention, x_BTHWC)
+        return attend_in_windows(attention, x_BTHWC, self.window_size)
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``."""

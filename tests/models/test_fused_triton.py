@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole networks on the Triton kernels, in the interpreter on tiny ones and on a GPU.
+
+``tests/ops/test_interpreter.py`` runs this file where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models.official import OfficialUniFormer
+from tests.models.test_golden import TOLERANCE, build, load_case, relative_errors
+from tests.models.test_layout import saved_bytes
+from tests.models.test_official import randomise, reference
+from tests.ops.conftest import (
+    _rounds_as_hardware,  # noqa: F401
+    device,  # noqa: F401
+    needs_kernels,
+)
+from uniformer_mm.models import UniFormer2d, UniFormer3d, fused_norm
+from uniformer_mm.models.blocks import GlobalBlock, LocalBlock
+
+pytestmark = needs_kernels
+
+FRONTS = {2: UniFormer2d, 3: UniFormer3d}
+SHORT = {'depths': (1, 1, 1, 1), 'dims': (8, 8, 16, 16), 'head_dim': 8}
+# Windows of 2 pad a map of 3 columns in stage 3. Channels above 128 keep the hidden map.
+CASES = {
+    'image': (2, SHORT | {'depths': (1, 1, 2, 1)}, {'attention': 'window', 'window_size': 2}),
+    'clip': (3, SHORT, {}),
+}
+
+
+def networks(rank: int, arch: dict, options: dict) -> tuple[nn.Module, nn.Module]:
+    """Ours in float32, the reference in float64, with the same random state."""
+    ours = FRONTS[rank](arch, out_indices=(0, 1, 2, 3), **options)
+    randomise(ours)
+    ours.cpu_multiplies_bfloat16 = True
+    theirs = reference(rank, arch, **options).double()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def images(rank: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(3)
+    return torch.randn(2, 3, *((3,) * (rank - 2)), 33, 48, generator=draw, dtype=torch.float64)
+
+
+def step(model: nn.Module, x: torch.Tensor, **autocast) -> tuple[list, dict, dict]:
+    """Maps, gradients and buffers of one pass with random cotangents."""
+    x = x.to(next(model.parameters())).detach().clone().requires_grad_()
+    with torch.autocast(x.device.type, **(autocast or {'enabled': False})):
+        maps = model(x)
+    draw = torch.Generator().manual_seed(5)
+    cotangents = (torch.randn(y.shape, generator=draw).to(y) for y in maps)
+    model.zero_grad()
+    sum((y * grad).sum() for y, grad in zip(maps, cotangents, strict=True)).backward()
+    grads = {name: p.grad.double().cpu() for name, p in model.named_parameters()}
+    grads['input'] = x.grad.double().cpu()
+    buffers = {name: buffer.double().cpu() for name, buffer in model.named_buffers()}
+    return [y.detach().double().cpu() for y in maps], grads, buffers
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('case', CASES)
+def test_network_equals_the_reference(case: str, training: bool, device: str) -> None:  # noqa: F811
+    rank = CASES[case][0]
+    ours, theirs = networks(*CASES[case])
+    x = images(rank)
+    maps, grads, buffers = step(ours.to(device).train(training), x.to(device))
+    want_maps, want_grads, want_buffers = step(theirs.train(training), x)
+    for got, want in zip(maps, want_maps, strict=True):
+        assert (got - want).norm() <= 3e-6 * want.norm()
+    largest = max(want.norm() for want in want_grads.values())
+    for name, want in want_grads.items():
+        # The gradient of a bias before a norm is zero up to rounding.
+        assert (grads[name] - want).norm() <= 2e-5 * want.norm() + 1e-7 * largest, name
+    torch.testing.assert_close(buffers, want_buffers, rtol=1e-5, atol=1e-5)
+
+
+def relative(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
+    found, exact = (torch.cat([t.flatten() for t in tensors]) for tensors in (found, exact))
+    return float((found - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_bfloat16_error_is_near_the_reference_s(
+    case: str,
+    device: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of maps and gradients in training, against float64; the reference rounds as on a GPU."""
+    monkeypatch.setattr(OfficialUniFormer, 'autocast_as_on_gpu', True)
+    ours, theirs = networks(*CASES[case])
+    x = images(CASES[case][0])
+    exact = step(theirs.train(), x)
+    errors = []
+    for model in (theirs.float(), ours):
+        found = step(model.to(device).train(), x.to(device), dtype=torch.bfloat16)
+        maps = relative(found[0], exact[0])
+        grads = relative([found[1][name] for name in exact[1]], list(exact[1].values()))
+        errors.append((maps, grads))
+    for name, theirs_error, our_error in zip(('maps', 'gradients'), *errors, strict=True):
+        assert our_error <= 1.5 * theirs_error, (name, errors)
+
+
+def test_maps_that_a_training_step_keeps(device: str) -> None:  # noqa: F811
+    """No hidden map: the stream, two norms, what goes into and comes out of the convolution."""
+    torch.manual_seed(0)
+    x_BSC = torch.randn(2, 12, 12, 32, device=device).requires_grad_()
+    unit = 2 * x_BSC.numel()
+    for block, units in ((LocalBlock(2, 32, 2), 5), (GlobalBlock(2, 32, 32, 2), 7)):
+        block.to(device)
+        weights = 2 * sum(p.numel() for p in block.parameters())
+        with torch.autocast(device, torch.bfloat16):
+            kept = saved_bytes(block, x_BSC) - weights
+        # Inverse deviations and log-sums of scores: float32 numbers for each row.
+        rows = 3 * 4 * x_BSC[..., 0].numel()
+        assert (units - 1) * unit < kept <= units * unit + rows + 4096
+
+
+def test_inference_equals_the_plain_form(
+    device: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """BatchNorm folds into products on the stream's copy in bfloat16."""
+    ours, _ = networks(*CASES['image'])
+    ours.to(device).eval()
+    x = images(2).float().to(device)
+    with torch.no_grad():
+        exact = [y.double() for y in ours(x)]
+        with torch.autocast(device, torch.bfloat16):
+            found = [y.double() for y in ours(x)]
+            monkeypatch.setattr(fused_norm, '_has_kernels', lambda *_: False)
+            plain = [y.double() for y in ours(x)]
+    assert 0 < relative(found, exact) <= 1.5 * relative(plain, exact)
+
+
+@pytest.mark.slow
+def test_golden_outputs() -> None:
+    case, outputs, fill = load_case('cls_tiny')
+    errors = relative_errors(build(case, fill).float(), case, outputs, fill)
+    assert max(errors) <= TOLERANCE[torch.float32]
