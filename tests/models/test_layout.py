@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.models.official import CBlock, OfficialUniFormer, SABlock
 from tests.models.test_official import TINY, VARIANTS, both, images, randomise, reference
 from uniformer_mm.models import UniFormer2d, UniFormer3d, functional
+from uniformer_mm.models.attention import Attention
 from uniformer_mm.models.blocks import GlobalBlock, LocalBlock
 
 COPIES = ('copy_', 'clone', '_to_copy', 'contiguous', 'cat', 'constant_pad_nd')
@@ -66,6 +67,15 @@ def test_no_copies_between_blocks(rank: int, arch: dict, options: dict, per_bloc
             assert found == expected + 4 * per_block
     theirs = reference(rank, arch, **options).eval()
     assert copies(theirs, x) > 2 * expected, 'the reference does copy, so the count can fail'
+
+
+def test_gradients_of_queries_keys_and_values_are_joined_by_one_copy() -> None:
+    attention = Attention(24, 8)
+    x = torch.randn(11, 6, 24, requires_grad=True)
+    y = attention(x)
+    with CountCopies(11) as mode:
+        y.sum().backward()
+    assert dict(mode.found) == {'cat': 1}
 
 
 def test_no_casts_between_blocks_under_autocast() -> None:

@@ -42,8 +42,11 @@ class Attention(nn.Module):
     def attend(self, qkv_BNK: Tensor) -> Tensor:
         """What lies between the projections; K is 3 C. Shape: ``qkv_BNK -> y_BNC``."""
         B, N, K = qkv_BNK.shape
-        qkv_BN3MD = qkv_BNK.reshape(B, N, 3, -1, self.head_dim)
-        q_BMND, k_BMND, v_BMND = qkv_BN3MD.permute(2, 0, 3, 1, 4).unbind(0)
+        # Parts of the last axis: the gradient of the whole is then one concatenation.
+        q_BMND, k_BMND, v_BMND = (
+            part_BNC.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for part_BNC in qkv_BNK.chunk(3, dim=-1)
+        )
         y_BMND = F.scaled_dot_product_attention(q_BMND, k_BMND, v_BMND, scale=self.head_dim**-0.5)
         return y_BMND.transpose(1, 2).reshape(B, N, K // 3)
 
