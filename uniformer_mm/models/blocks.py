@@ -25,7 +25,7 @@ from .attention import (
     can_fold,
 )
 from .fused import add_linear, layer_standardise
-from .fused_mlp import norm_mlp
+from .fused_mlp import norm_mlp, reads_stream
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
@@ -145,9 +145,12 @@ class LocalBlock(_Block):
         x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1))
         x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC)
         mixed = self.attn(mixed)
-        x_BSC, copy_BSC = self.add_layer(
-            x_BSC, self.conv2, mixed, self.gamma_1, wants_copy(self.norm2)
+        copies = wants_copy(self.norm2) and not (
+            is_own_mlp(self.mlp)
+            and is_plain(self.mlp.fc1, self.mlp.fc2)
+            and reads_stream(self.mlp.fc1, self.mlp.fc2)
         )
+        x_BSC, copy_BSC = self.add_layer(x_BSC, self.conv2, mixed, self.gamma_1, copies)
         return self.add_mlp(x_BSC, self.mlp, self.norm2, self.gamma_2, copy_BSC)
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
-from ..ops import mlp, rows
+from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
 from .fused import Gradients
-from .fused_norm import FusedNorm, as_rows, product_dtype, weight_product
+from .fused_norm import RUNNING, FusedNorm, as_rows, product_dtype, weight_product
 
 _ops = torch.ops.uniformer_mm
 
@@ -42,12 +42,16 @@ class _AddNormMlp(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
         x_NC = as_rows(x_BSC)
-        xhat_NC, rstd = norm.standardise(x_NC, None if copy_BSC is None else as_rows(copy_BSC))
         folded_HC, folded_H = norm.fold(w_HC, b_H, gamma_C, beta_C)
         fold = rows.implementation(w_OH).fold
         cast_OH, cast_O = fold(w_OH, b_O, None, None, norm.dtype)
+        keeps_hidden = implementation(x_NC, folded_HC, cast_OH).KEEPS_HIDDEN
+        if not (keeps or keeps_hidden) and adds and factors_B is None and norm.kind == RUNNING:
+            y_NC = mlp_add(x_NC, folded_HC, folded_H, cast_OH, cast_O, x_NC)
+            return y_NC.view(x_BSC.shape), None
+        xhat_NC, rstd = norm.standardise(x_NC, None if copy_BSC is None else as_rows(copy_BSC))
         h_NH = None
-        if implementation(xhat_NC, w_HC, w_OH).KEEPS_HIDDEN:
+        if keeps_hidden:
             h_NH = torch.addmm(folded_H, xhat_NC, folded_HC.t())
             gelu_NH = F.gelu(h_NH) if keeps else torch.ops.aten.gelu_(h_NH)
             branch_NO = torch.addmm(cast_O, gelu_NH, cast_OH.t())
@@ -115,6 +119,14 @@ class _AddNormMlp(torch.autograd.Function):
             None,
             None,
         )
+
+
+def reads_stream(fc1: nn.Module, fc2: nn.Module) -> bool:
+    """Whether inference takes the residual stream as it is, so that no copy of it is of use."""
+    if torch.is_grad_enabled():
+        return False
+    w_HC, w_OH = fc1.weight.flatten(1), fc2.weight.flatten(1)
+    return not implementation(w_HC, w_HC, w_OH).KEEPS_HIDDEN
 
 
 def norm_mlp(

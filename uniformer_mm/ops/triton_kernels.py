@@ -107,7 +107,7 @@ def convolve(
             row_ok = frame_ok & (h >= KH // 2 - r) & (h < H + KH // 2 - r)
             row_ptr = frame_ptr + (r - KH // 2) * (W * C)
             row = _load_row(row_ptr, w, W, row_ok, C, -(KW // 2), PATCH_W + KW - 1)
-            if COPY == 'x' and r >= KH // 2 and r < KH // 2 + PATCH_H:
+            if COPY == 'x' and (r >= KH // 2 and r < KH // 2 + PATCH_H):
                 own_ptr = copy_ptr + frame + at + (r - KH // 2) * (W * C)
                 for j in tl.static_range(PATCH_W):
                     own = row[j + KW // 2].to(copy_ptr.dtype.element_ty)
@@ -121,7 +121,7 @@ def convolve(
                             k = KT * KH * KW - 1 - k
                         tap = tl.load(taps_ptr + k * C + tap_at, mask=ok, other=0.0)
                         tap = tap.to(tl.float32)
-                        if RESIDUAL and r - i == KH // 2 and kw == KW // 2:
+                        if RESIDUAL and (r - i == KH // 2 and kw == KW // 2):
                             tap += tl.where(kt == KT // 2, 1.0, 0.0)
                         sums = ()
                         for j in tl.static_range(PATCH_W):
