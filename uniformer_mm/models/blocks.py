@@ -147,7 +147,7 @@ class LocalBlock(_Block):
         mixed = self.attn(mixed)
         copies = wants_copy(self.norm2) and not (
             is_own_mlp(self.mlp)
-            and is_plain(self.mlp.fc1, self.mlp.fc2)
+            and fused_kind(self.norm2, x_BSC, self.mlp.fc1, self.mlp.fc2) is not None
             and reads_stream(self.mlp.fc1, self.mlp.fc2)
         )
         x_BSC, copy_BSC = self.add_layer(x_BSC, self.conv2, mixed, self.gamma_1, copies)
