@@ -514,3 +514,10 @@ def test_versions_come_from_the_lock():
     assert pip.version('mmcv') == '2.1.0'
     with pytest.raises(LookupError, match='no-such-package'):
         pip.version('no-such-package')
+
+
+def test_no_wheel_of_the_lock_needs_a_desktop():
+    """opencv-python's own cv2 cannot be imported where nothing has brought libGL."""
+    lines = (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8').splitlines()
+    found = [line.partition('==')[0] for line in lines if line.startswith('opencv')]
+    assert found == ['opencv-contrib-python-headless']

@@ -18,9 +18,8 @@ BUILD_PACKAGES = (
     'wheel',
     'ninja',
     'packaging',
-    # mmcv's setup.py imports cv2; both wheels hold the same folder.
-    'opencv-python',
-    'opencv-contrib-python',
+    # mmcv's setup.py imports cv2.
+    'opencv-contrib-python-headless',
 )
 """What must be complete before mmcv is compiled; pip brings what they need."""
 

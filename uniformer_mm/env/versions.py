@@ -52,7 +52,11 @@ REQUIREMENTS = (
         '>=4.7,<4.12',
         required=True,
         reason='4.12 requires NumPy 2',
-        aliases=('opencv-python-headless', 'opencv-contrib-python'),
+        aliases=(
+            'opencv-python-headless',
+            'opencv-contrib-python',
+            'opencv-contrib-python-headless',
+        ),
     ),
     Requirement('rich', '>=13.4', required=True, reason='the console output'),
     Requirement('packaging', '>=21', required=True, reason='comparing versions'),
