@@ -88,17 +88,24 @@ def run_pipeline(config: Config, info: dict) -> dict:
     return results
 
 
-def record_of(row: str, **changes) -> Record:
-    """The record of an official test on a list of the published length that gave its numbers."""
-    recipe = tests_of(row)[0].recipe
-    facts = dict(
-        row=row, task=recipe.task, config=recipe.config, protocol={}, metrics=dict(recipe.metrics),
-        published=dict(recipe.metrics), intervals={}, interval_method='', listed=100,
-        listed_files=100, published_files=100, samples=100, files=100, missing=0, limit=None,
-        seed=0, weights='w.pth', weights_sha256='0' * 64, class_order='', config_sha256='1' * 64,
-        list_sha256='2' * 64, device='CPU', date='2026-01-01T00:00:00+00:00',
+def make_record(count: int, **facts) -> Record:
+    """The record of a whole test of ``count`` files on a list of the published length."""
+    usual = dict(
+        protocol={}, published={}, intervals={}, interval_method='', listed=count,
+        listed_files=count, published_files=count, samples=count, files=count, missing=0,
+        limit=None, seed=0, weights='w.pth', weights_sha256='0' * 64, class_order='',
+        config_sha256='1' * 64, list_sha256='2' * 64, device='CPU',
+        date='2026-01-01T00:00:00+00:00',
     )  # fmt: skip
-    return Record(**facts | changes)
+    return Record(**usual | facts)
+
+
+def record_of(row: str, **changes) -> Record:
+    """The record of an official test that gave the published numbers."""
+    recipe = tests_of(row)[0].recipe
+    numbers = {'metrics': dict(recipe.metrics), 'published': dict(recipe.metrics)}
+    facts = {'row': row, 'task': recipe.task, 'config': recipe.config, **numbers}
+    return make_record(100, **facts | changes)
 
 
 def measure(task: str, data: Path, weights, work: Path, **choices) -> tuple[Path, Record]:

@@ -224,7 +224,10 @@ def screenshot(page: Path, folder: Path) -> np.ndarray:
     """What a real browser shows of a page, BGR."""
     browser = shutil.which('chromium') or shutil.which('chromium-browser')
     if browser is None:
-        pytest.skip('no chromium on the PATH (apt-get install chromium)')
+        pytest.skip(
+            'no browser to draw the page with (pip has none; apt-get install chromium); what the '
+            'page says is tested without one'
+        )
     picture = folder / 'page.png'
     subprocess.run(
         [browser, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',

@@ -21,6 +21,11 @@ needs_kernels = pytest.mark.skipif(
     reason='kernels need a GPU or TRITON_INTERPRET=1; test_interpreter.py runs these so',
 )
 
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason='needs a GPU: the interpreter, which has shown the small cases, would take hours',
+)
+
 
 @pytest.fixture
 def device() -> str:

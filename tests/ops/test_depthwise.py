@@ -48,7 +48,7 @@ def test_equals_reference(case: Case) -> None:
 def test_both_forms_of_bfloat16_equal_reference(
     multiplies_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(framework, '_cpu_multiplies_bfloat16', lambda: multiplies_bfloat16)
+    monkeypatch.setattr(framework, 'cpu_multiplies_bfloat16', lambda: multiplies_bfloat16)
     for residual in (True, False):
         check(Case((2, 5, 4, 8), (3, 3), torch.bfloat16, residual=residual), 'cpu', 'framework')
     check(Case((1, 2, 5, 4, 8), (3, 3, 3), torch.bfloat16), 'cpu', 'framework')

@@ -9,7 +9,7 @@ import torch
 from uniformer_mm.ops import depthwise_conv
 
 from .checks import Case, check, results
-from .conftest import needs_kernels
+from .conftest import needs_gpu, needs_kernels
 
 pytestmark = needs_kernels
 
@@ -76,10 +76,9 @@ def test_tiles_of_the_table_equal_reference(case: Case, device: str, poisoned: l
 
 
 @pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize('case', GPU_CASES, ids=str)
 def test_real_shapes_equal_reference(case: Case) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip('needs a GPU')
     check(case, 'cuda', 'triton')
 
 

@@ -10,7 +10,7 @@ import torch
 
 from uniformer_mm.ops import mlp
 
-from .conftest import needs_kernels
+from .conftest import needs_gpu, needs_kernels
 from .mlp_checks import MlpCase, check_mlp, check_mlp_add, mlp_results
 
 pytestmark = needs_kernels
@@ -82,19 +82,17 @@ def test_sum_with_a_stream_equals_reference(
 
 
 @pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize('case', GPU_CASES, ids=str)
 def test_real_shapes_equal_reference(case: MlpCase) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip('needs a GPU')
     check_mlp(case, 'cuda', 'triton')
     check_mlp_add(case, FLOAT32, 'cuda', 'triton')
 
 
 @pytest.mark.gpu
+@needs_gpu
 def test_offsets_beyond_32_bits() -> None:
     """The last rows of a map of more than 2^31 elements, against the same rows alone."""
-    if not torch.cuda.is_available():
-        pytest.skip('needs a GPU')
     case = MlpCase((129, 16), 32, 16, BFLOAT16)
     tail, *parameters, _ = (t.detach() for t in case.tensors('cuda'))
     x = torch.zeros(2**27 + 129, 16, dtype=BFLOAT16, device='cuda')

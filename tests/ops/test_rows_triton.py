@@ -10,7 +10,7 @@ import torch
 
 from uniformer_mm.ops import rows
 
-from .conftest import needs_kernels
+from .conftest import needs_gpu, needs_kernels
 from .rows_checks import (
     RowsCase,
     by_rows,
@@ -80,10 +80,9 @@ def test_residual_sum_equals_reference(
 
 
 @pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize('case', GPU_CASES, ids=str)
 def test_real_shapes_equal_reference(case: RowsCase) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip('needs a GPU')
     for axis in (0, 1):
         check_norm_linear(case, 'cuda', axis, 'triton')
     check_gelu_grad(case, 'cuda', 'triton')

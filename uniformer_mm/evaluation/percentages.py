@@ -67,4 +67,5 @@ def percentages(
 def found_nothing(folder: Path) -> bool:
     """Whether a detection test wrote an empty list of boxes."""
     path = folder / 'predictions.bbox.json'
-    return path.is_file() and json.loads(path.read_text(encoding='utf-8')) == []
+    # The file of a whole test has hundreds of megabytes.
+    return path.is_file() and path.stat().st_size < 8 and json.loads(path.read_text()) == []

@@ -8,13 +8,14 @@ import os
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 import uniformer_mm
 
+from ..env.versions import REQUIREMENTS, Requirement, installed_version
+from ..submission.writing import write_text
 from ..weights.verify import TOLERANCE as IMAGE_TOLERANCE
 
 FILE_NAME = 'record.json'
@@ -139,13 +140,7 @@ def write_record(record: Record, folder: Path) -> Path:
         ValueError: The folder cannot be written.
     """
     path = folder / FILE_NAME
-    partial = path.with_suffix(f'.{os.getpid()}.partial')
-    try:
-        partial.write_text(json.dumps(asdict(record), indent=1) + '\n', encoding='utf-8')
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ValueError(f'{path} cannot be written ({error.strerror}).') from None
+    write_text(path, json.dumps(asdict(record), indent=1) + '\n')
     return path
 
 
@@ -192,11 +187,12 @@ def read_records(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
 def machine() -> dict:
     """``versions``, ``device`` and ``date`` of this process."""
     versions = {'uniformer_mm': uniformer_mm.__version__, 'python': platform.python_version()}
+    known = {requirement.name: requirement for requirement in REQUIREMENTS}
     for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        # OpenCV has several distributions.
+        version = installed_version(known.get(name, Requirement(name, '')))
+        if version is not None:
+            versions[name] = version
     return {
         'versions': versions,
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),

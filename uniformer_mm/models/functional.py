@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
+
+from ..ops import mlp as mlp_operator
+from ..ops.autocast import autocast_dtype as dtype_of_autocast
 
 if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
     is_compiling = torch.compiler.is_compiling
@@ -36,16 +37,12 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     if x.dtype is torch.float64 or device == 'meta':
         return None
     if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if device == 'cpu':
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
-    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+        enabled = torch.is_autocast_enabled(device)
+    elif device == 'cpu':
+        enabled = torch.is_autocast_cpu_enabled()
+    else:
+        enabled = torch.is_autocast_enabled()
+    return dtype_of_autocast(device) if enabled else None
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
@@ -108,36 +105,6 @@ def linear(
     return y_BSO if add_BSO is None else add_BSO + y_BSO
 
 
-class _Mlp(torch.autograd.Function):
-    """Two products with a GELU between, keeping the hidden map before the GELU alone.
-
-    The framework keeps it before and after, the two largest maps of a block; computing the GELU
-    again costs one pass over one of them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor
-    ) -> Tensor:
-        h_BSH = linear(x_BSC, w_HC, b_H)
-        ctx.save_for_backward(x_BSC, h_BSH, w_HC, w_OH)
-        return linear(F.gelu(h_BSH), w_OH, b_O)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BSO: Tensor) -> tuple[Tensor | None, ...]:
-        x_BSC, h_BSH, w_HC, w_OH = ctx.saved_tensors
-        x_NC, h_NH, grad_NO = (m.flatten(0, -2) for m in (x_BSC, h_BSH, grad_BSO))
-        needs_x, *needs = ctx.needs_input_grad
-        d_OH = grad_NO.t() @ F.gelu(h_NH) if needs[2] else None
-        d_O = grad_NO.sum(0) if needs[3] else None
-        grad_NH = torch.ops.aten.gelu_backward(grad_NO @ w_OH, h_NH)
-        d_HC = grad_NH.t() @ x_NC if needs[0] else None
-        d_H = grad_NH.sum(0) if needs[1] else None
-        d_BSC = (grad_NH @ w_HC).view(x_BSC.shape) if needs_x else None
-        return d_BSC, d_HC, d_H, d_OH, d_O
-
-
 def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
     """``gelu(x @ w_HC + b_H) @ w_OH + b_O`` in autocast's dtype, or that of ``x``.
 
@@ -147,7 +114,7 @@ def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> 
         return linear(linear(x_BSC, w_HC, b_H, gelu=True), w_OH, b_O)
     dtype = autocast_dtype(x_BSC) or x_BSC.dtype
     with without_autocast(x_BSC):
-        return _Mlp.apply(*(tensor.to(dtype) for tensor in (x_BSC, w_HC, b_H, w_OH, b_O)))
+        return mlp_operator(*(tensor.to(dtype) for tensor in (x_BSC, w_HC, b_H, w_OH, b_O)))
 
 
 def rows_in_cache(x_BSC: Tensor, hidden: int) -> int | None:

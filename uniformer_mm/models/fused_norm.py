@@ -57,12 +57,11 @@ def as_rows(x_BSC: Tensor) -> Tensor:
 
 def _running(norm: nn.Module) -> rows.Running | None:
     """The statistics that a BatchNorm moves; None where they would stay (a recomputation)."""
-    if norm.momentum == 0 and norm.num_batches_tracked is None:
+    if norm.num_batches_tracked is None and not norm.momentum:
         return None
-    momentum = norm.momentum
-    if momentum is None and norm.num_batches_tracked is None:
-        return None
-    return rows.Running(norm.running_mean, norm.running_var, norm.num_batches_tracked, momentum)
+    return rows.Running(
+        norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum
+    )
 
 
 class FusedNorm:

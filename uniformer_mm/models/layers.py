@@ -58,22 +58,16 @@ class LayerNorm(nn.LayerNorm):
 
 
 class _Pointwise:
-    """A 1x1 convolution as a matrix product. Shape: ``x_BSI -> y_BSO``."""
+    """A 1x1 convolution, or a linear layer, as a matrix product. Shape: ``x_BSI -> y_BSO``."""
 
     def forward(self, x_BSI: Tensor) -> Tensor:
-        return (
-            fused.folded_linear(self, x_BSI) if fits(x_BSI, self) else linear(x_BSI, *matrix(self))
-        )
+        if fits(x_BSI, self):
+            return fused.folded_linear(self, x_BSI)
+        return linear(x_BSI, *matrix(self))
 
 
-class Linear(nn.Linear):
+class Linear(_Pointwise, nn.Linear):
     """A linear layer on channels-last maps. Shape: ``x_BSI -> y_BSO``."""
-
-    def forward(self, x_BSI: Tensor) -> Tensor:
-        """Multiply."""
-        return (
-            fused.folded_linear(self, x_BSI) if fits(x_BSI, self) else linear(x_BSI, *matrix(self))
-        )
 
 
 class Pointwise2d(_Pointwise, nn.Conv2d):

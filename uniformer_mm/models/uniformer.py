@@ -16,12 +16,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..ops.framework import cpu_multiplies_bfloat16
 from ..registry import MODELS, register
 from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
 from .functional import (
     autocast_dtype,
-    cpu_multiplies_bfloat16,
     is_compiling,
     without_autocast,
 )

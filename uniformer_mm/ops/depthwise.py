@@ -10,17 +10,16 @@ inside the operator by ``dispatch.py``. Shapes: ``B`` batch, ``S`` the axes ``H 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import flop_counter
 
+from .autocast import register_autocast
 from .dispatch import resolve
 
 NAMESPACE = 'uniformer_mm'
-AUTOCAST_KEYS = {'cuda': 'AutocastCUDA', 'cpu': 'AutocastCPU'}
 
 # Registered kernel by kernel instead of by torch.library.custom_op, whose wrappers take twice the
 # host time per recorded call.
@@ -108,33 +107,6 @@ def _autograd(
         return _forward(x, weight, bias, residual, backend)
 
 
-def autocast_dtype(device_type: str) -> torch.dtype:
-    """The dtype that autocast, which is on, gives matrix products on a device."""
-    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
-        return torch.get_autocast_dtype(device_type)
-    older = {'cuda': torch.get_autocast_gpu_dtype, 'cpu': torch.get_autocast_cpu_dtype}
-    return older[device_type]()
-
-
-def _autocast(device_type: str) -> Callable[..., Tensor]:
-    """The autocast rule of a device: the map takes the autocast dtype, the parameters keep theirs.
-
-    Every implementation accumulates in float32 and reads the taps in the dtype that they have, so
-    rounding them first would cost a launch and accuracy, and gain nothing.
-    """
-    below = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST_KEYS[device_type]))
-
-    def rule(
-        x: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, backend: str
-    ) -> Tensor:
-        with torch._C._ExcludeDispatchKeyGuard(below):
-            if x.dtype is not torch.float64:
-                x = x.to(autocast_dtype(device_type))
-            return _forward(x, weight, bias, residual, backend)
-
-    return rule
-
-
 _library.impl('depthwise_conv', _run, 'CompositeExplicitAutograd')
 _library.impl('depthwise_conv_input_grad', _run_input_grad, 'CompositeExplicitAutograd')
 _library.impl('depthwise_conv_weight_grad', _run_weight_grad, 'CompositeExplicitAutograd')
@@ -142,8 +114,9 @@ _library.impl('depthwise_conv', _shape_of_map, 'Meta')
 _library.impl('depthwise_conv_input_grad', _shape_of_map, 'Meta')
 _library.impl('depthwise_conv_weight_grad', _shape_of_weight_grad, 'Meta')
 _library.impl('depthwise_conv', _autograd, 'Autograd')
-for _device_type, _key in AUTOCAST_KEYS.items():
-    _library.impl('depthwise_conv', _autocast(_device_type), _key)
+# The parameters keep their dtype: every implementation accumulates in float32 and reads the taps as
+# they are, so rounding them first would cost a launch and accuracy, and gain nothing.
+register_autocast(_library, 'depthwise_conv', _forward, casts=1)
 
 
 def _flops_of_map(map_shape: list[int], weight_shape: list[int], *_: Any, **__: Any) -> int:

@@ -32,7 +32,7 @@ MOST_PIECES = 16
 
 
 @functools.cache
-def _cpu_multiplies_bfloat16() -> bool:
+def cpu_multiplies_bfloat16() -> bool:
     """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
     checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, check, bool)() for check in checks)
@@ -42,7 +42,7 @@ def _compute_dtype(x: Tensor, rank: int) -> torch.dtype:
     """The dtype in which the convolution itself runs."""
     if x.device.type != 'cpu' or x.dtype not in HALF:
         return x.dtype
-    native = rank == 2 and x.dtype is torch.bfloat16 and _cpu_multiplies_bfloat16()
+    native = rank == 2 and x.dtype is torch.bfloat16 and cpu_multiplies_bfloat16()
     return x.dtype if native else torch.float32
 
 

@@ -7,6 +7,7 @@ import functools
 from contextlib import nullcontext
 
 import torch
+from torch import Tensor
 
 CPU_PROCESSORS = 1
 
@@ -24,3 +25,13 @@ def on(device: torch.device) -> torch.cuda.device | nullcontext:
     if device.type != 'cuda' or device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(device)
+
+
+def power_of_two(n: int) -> int:
+    """The smallest one that is not below ``n``; Triton's tiles have no other sizes."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def float32(x: Tensor, *shape: int) -> Tensor:
+    """Fresh memory beside ``x``."""
+    return torch.empty(shape, dtype=torch.float32, device=x.device)

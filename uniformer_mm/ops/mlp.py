@@ -10,7 +10,6 @@ input. Elsewhere the framework's own operators run, and keep it. Shapes: ``B`` b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
-from .depthwise import AUTOCAST_KEYS, NAMESPACE, autocast_dtype
+from .autocast import register_autocast
+from .depthwise import NAMESPACE
 from .dispatch import resolve
 
 OPERATION = 'mlp'
@@ -182,21 +182,6 @@ def _autograd(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, backend
         return _forward(x, w1, b1, w2, b2, backend)
 
 
-def _autocast(device_type: str) -> Callable[..., Tensor]:
-    """The autocast rule of a device: that of its matrix products."""
-    below = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, AUTOCAST_KEYS[device_type]))
-
-    def rule(*arguments: Any) -> Tensor:
-        *tensors, backend = arguments
-        with torch._C._ExcludeDispatchKeyGuard(below):
-            if tensors[0].dtype is not torch.float64:
-                dtype = autocast_dtype(device_type)
-                tensors = [tensor.to(dtype) for tensor in tensors]
-            return _forward(*tensors, backend)
-
-    return rule
-
-
 _library.impl('mlp', _run, 'CompositeExplicitAutograd')
 _library.impl('mlp_add', _run_add, 'CompositeExplicitAutograd')
 _library.impl('mlp_input_grad', _run_input_grad, 'CompositeExplicitAutograd')
@@ -206,8 +191,7 @@ _library.impl('mlp_add', _shape_of_sum, 'Meta')
 _library.impl('mlp_input_grad', _shape_of_input_grad, 'Meta')
 _library.impl('mlp_weight_grad', _shape_of_weight_grad, 'Meta')
 _library.impl('mlp', _autograd, 'Autograd')
-for _device_type, _key in AUTOCAST_KEYS.items():
-    _library.impl('mlp', _autocast(_device_type), _key)
+register_autocast(_library, 'mlp', _forward, casts=5)
 
 
 def _flops_of_two_layers(rows: int, w1_shape: list[int], w2_shape: list[int]) -> int:

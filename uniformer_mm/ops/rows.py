@@ -49,20 +49,17 @@ class RunningNorm(NamedTuple):
     eps: float
 
 
-def implementation(
-    x: Tensor, backend: str = 'auto', dtype: torch.dtype | None = None
-) -> ModuleType:
+def implementation(x: Tensor, backend: str = 'auto') -> ModuleType:
     """The module whose functions run for ``x``: same names and arguments as here.
 
     Args:
         x: A map; or weights, whose dtype may be another than that of the maps.
         backend: ``'auto'``, or a name of the rows in ``dispatch.BACKENDS``.
-        dtype: Counts instead of that of ``x``.
 
     Raises:
         ValueError: The backend is not known or cannot run here.
     """
-    return resolve(OPERATION, backend, x.device, dtype or x.dtype)
+    return resolve(OPERATION, backend, x.device, x.dtype)
 
 
 def _check_rows(**tensors: Tensor | None) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import triton_is_interpreted
-from .launch import on, processors
+from .launch import float32, on, power_of_two, processors
 from .mlp_tiles import ADD, FORWARD, INPUT_GRAD, MIN_BLOCK, WEIGHT_GRAD, MlpTile, mlp_tile
 from .triton_mlp_kernels import (
     mlp_forward,
@@ -44,8 +44,8 @@ class _Plan:
     arguments: dict[str, int | bool]
 
 
-def _power_of_two(n: int) -> int:
-    return max(MIN_BLOCK, 1 << max(n - 1, 0).bit_length())
+def _block(n: int) -> int:
+    return max(MIN_BLOCK, power_of_two(n))
 
 
 def _is_hopper(device: torch.device) -> bool:
@@ -69,15 +69,15 @@ def _plan(
     tile: MlpTile | None,
 ) -> _Plan:
     tile = tile or mlp_tile(operation, max(channels, outputs), dtype.itemsize)
-    block_h = min(tile.block_h, _power_of_two(hidden))
+    block_h = min(tile.block_h, _block(hidden))
     arguments: dict[str, int | bool] = {
         'C': channels,
         'H': hidden,
         'O': outputs,
         'BLOCK_N': tile.block_n,
         'BLOCK_H': block_h,
-        'BLOCK_C': _power_of_two(channels),
-        'BLOCK_O': _power_of_two(outputs),
+        'BLOCK_C': _block(channels),
+        'BLOCK_O': _block(outputs),
         'WIDEN': triton_is_interpreted(),
         'num_warps': tile.warps,
         'num_stages': tile.stages,
@@ -86,10 +86,6 @@ def _plan(
         arguments['maxnreg'] = tile.registers
     programs = tile.programs * processors(device)
     return _Plan(tile.block_n, -(-hidden // block_h), programs, arguments)
-
-
-def _float32(x: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=x.device)
 
 
 def forward(
@@ -175,10 +171,10 @@ def weight_grad(
     parts = -(-rows // rows_per_part)
 
     size = hidden * (channels + outputs + 1)
-    w_HC_grad, b_H_grad = _float32(x_BSC, hidden, channels), _float32(x_BSC, hidden)
-    w_OH_grad, b_O_grad = _float32(x_BSC, outputs, hidden), _float32(x_BSC, outputs * has_b_O)
-    parts_PK = _float32(x_BSC, parts, size)
-    b_O_parts_PO = _float32(x_BSC, parts * plan.chunks, outputs) if has_b_O else parts_PK
+    w_HC_grad, b_H_grad = float32(x_BSC, hidden, channels), float32(x_BSC, hidden)
+    w_OH_grad, b_O_grad = float32(x_BSC, outputs, hidden), float32(x_BSC, outputs * has_b_O)
+    parts_PK = float32(x_BSC, parts, size)
+    b_O_parts_PO = float32(x_BSC, parts * plan.chunks, outputs) if has_b_O else parts_PK
     with on(x_BSC.device):
         if parts:
             mlp_weight_grad_parts[(plan.chunks, parts)](

@@ -20,30 +20,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .triton_shared import normal
+
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'parts']
-# Abramowitz and Stegun 7.1.26, with the error function's argument scaled to the normal
-# distribution's: at most 7.5e-8 off, and it shares its exponential with the density.
-T_SLOPE = tl.constexpr(0.3275911 * 0.5**0.5)
-T1 = tl.constexpr(0.254829592 / 2)
-T2 = tl.constexpr(-0.284496736 / 2)
-T3 = tl.constexpr(1.421413741 / 2)
-T4 = tl.constexpr(-1.453152027 / 2)
-T5 = tl.constexpr(1.061405429 / 2)
-# exp(-h^2 / 2) as a power of two; 1 / sqrt(2 pi).
-BELL_POWER = tl.constexpr(-0.7213475204444817)
-BELL_TOP = tl.constexpr(0.3989422804014327)
-
-
-@triton.jit
-def _normal(h):
-    """Probability of a standard normal value below ``h``, and ``exp(-h^2 / 2)``."""
-    bell = tl.exp2(h * h * BELL_POWER)
-    # A division's slow path for huge divisors is not needed.
-    root = tl.rsqrt(tl.abs(h) * T_SLOPE + 1.0)
-    t = root * root
-    tail = ((((t * T5 + T4) * t + T3) * t + T2) * t + T1) * t * bell
-    return tl.where(h < 0, tail, 1.0 - tail), bell
 
 
 @triton.jit
@@ -111,7 +91,7 @@ def mlp_forward(
         b1_H = _load_vector(b1_ptr + start, H - start, BLOCK_H)
         h_NH = _product(x_NC, tl.trans(w1_HC), tl.zeros((BLOCK_N, BLOCK_H), tl.float32), WIDEN)
         h_NH += b1_H[None, :]
-        below_NH, _ = _normal(h_NH)
+        below_NH, _ = normal(h_NH)
         g_NH = (h_NH * below_NH).to(w2_OH.dtype)
         sum_NO = _product(g_NH, tl.trans(w2_OH), sum_NO, WIDEN)
     sum_NO += _load_vector(b2_ptr, O, BLOCK_O)[None, :]
@@ -151,8 +131,8 @@ def mlp_input_grad(
         h_NH = _product(x_NC, tl.trans(w1_HC), tl.zeros((BLOCK_N, BLOCK_H), tl.float32), WIDEN)
         d_NH = _product(grad_NO, w2_OH, tl.zeros((BLOCK_N, BLOCK_H), tl.float32), WIDEN)
         h_NH += b1_H[None, :]
-        below_NH, bell_NH = _normal(h_NH)
-        d_NH *= below_NH + h_NH * bell_NH * BELL_TOP
+        below_NH, density_NH = normal(h_NH)
+        d_NH *= below_NH + h_NH * density_NH
         sum_NC = _product(d_NH.to(w1_HC.dtype), w1_HC, sum_NC, WIDEN)
     _store(x_grad_ptr + first * C, sum_NC, left, C, C)
 
@@ -214,9 +194,9 @@ def mlp_weight_grad_parts(
         h_HN = _product(w1_HC, tl.trans(x_NC), tl.zeros((BLOCK_H, BLOCK_N), tl.float32), WIDEN)
         d_HN = _product(w2_HO, tl.trans(grad_NO), tl.zeros((BLOCK_H, BLOCK_N), tl.float32), WIDEN)
         h_HN += b1_H[:, None]
-        below_HN, bell_HN = _normal(h_HN)
+        below_HN, density_HN = normal(h_HN)
         g_HN = h_HN * below_HN
-        d_HN *= below_HN + h_HN * bell_HN * BELL_TOP
+        d_HN *= below_HN + h_HN * density_HN
         sum_H += tl.sum(d_HN, axis=1)
         sum_HO = _product(g_HN.to(grad_NO.dtype), grad_NO, sum_HO, WIDEN)
         sum_HC = _product(d_HN.to(x_NC.dtype), x_NC, sum_HC, WIDEN)

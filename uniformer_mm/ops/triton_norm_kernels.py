@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .triton_shared import tile
+
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'parts']
 
@@ -30,12 +32,11 @@ def layer_standardise(
 ):
     """``xhat_NC`` and ``rstd_N`` of ``x_NC``; a program holds whole rows."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    c = tl.arange(0, BLOCK_C)[None, :]
-    ok = (n < rows)[:, None] & (c < C)
-    at = n.to(tl.int64)[:, None] * C + c
+    c = tl.arange(0, BLOCK_C)
+    at, ok = tile(n, c, rows, C)
     x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
     mean = tl.sum(x, axis=1) / C
-    centred = tl.where(c < C, x - mean[:, None], 0.0)
+    centred = tl.where((c < C)[None, :], x - mean[:, None], 0.0)
     rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
     tl.store(xhat_ptr + at, (centred * rstd[:, None]).to(xhat_ptr.dtype.element_ty), mask=ok)
     tl.store(rstd_ptr + n, rstd, mask=n < rows)
@@ -56,9 +57,8 @@ def layer_standardise_grad(
 ):
     """``stream + rstd (grad - mean(grad) - xhat mean(grad xhat))``, the means over a row."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    c = tl.arange(0, BLOCK_C)[None, :]
-    ok = (n < rows)[:, None] & (c < C)
-    at = n.to(tl.int64)[:, None] * C + c
+    c = tl.arange(0, BLOCK_C)
+    at, ok = tile(n, c, rows, C)
     grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
     xhat = tl.load(xhat_ptr + at, mask=ok, other=0.0).to(tl.float32)
     rstd = tl.load(rstd_ptr + n, mask=n < rows, other=0.0)
@@ -92,8 +92,7 @@ def moments_of_parts(
     seen = 0.0
     for start in range(first, last, BLOCK_N):
         n = start + lane
-        ok = (n < last)[:, None] & (c < C)[None, :]
-        at = n.to(tl.int64)[:, None] * C + c[None, :]
+        at, ok = tile(n, c, last, C)
         x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
         seen += 1.0
         away = tl.where(ok, x - mean, 0.0)
@@ -141,18 +140,16 @@ def join_moments(
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, parts, BLOCK_P):
         p = start + lane
-        ok = (p < parts)[:, None] & (c < C)[None, :]
+        at, ok = tile(2 * p, c, 2 * parts, C)
         count = tl.minimum(rows - p * rows_per_part, rows_per_part).to(tl.float32)[:, None]
-        at = p.to(tl.int64)[:, None] * 2 * C + c[None, :]
         total += count * tl.load(parts_ptr + at, mask=ok, other=0.0)
     mean = tl.sum(total, axis=0) / rows
 
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, parts, BLOCK_P):
         p = start + lane
-        ok = (p < parts)[:, None] & (c < C)[None, :]
+        at, ok = tile(2 * p, c, 2 * parts, C)
         count = tl.minimum(rows - p * rows_per_part, rows_per_part).to(tl.float32)[:, None]
-        at = p.to(tl.int64)[:, None] * 2 * C + c[None, :]
         away = tl.load(parts_ptr + at, mask=ok, other=0.0) - mean[None, :]
         squares = tl.load(parts_ptr + at + C, mask=ok, other=0.0)
         total += tl.where(ok, squares + count * away * away, 0.0)
@@ -191,8 +188,7 @@ def batch_standardise(
     """``xhat = (x - mean) rstd`` with one mean and one rstd for each channel."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    ok = (n < rows)[:, None] & (c < C)[None, :]
-    at = n.to(tl.int64)[:, None] * C + c[None, :]
+    at, ok = tile(n, c, rows, C)
     x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
     mean = tl.load(mean_ptr + c, mask=c < C, other=0.0)
     rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)
@@ -222,8 +218,7 @@ def batch_standardise_grad(
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    ok = (n < rows)[:, None] & (c < C)[None, :]
-    at = n.to(tl.int64)[:, None] * C + c[None, :]
+    at, ok = tile(n, c, rows, C)
     grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
     xhat = tl.load(xhat_ptr + at, mask=ok, other=0.0).to(tl.float32)
     rstd = tl.load(rstd_ptr + c, mask=c < C, other=0.0)

@@ -11,14 +11,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .triton_shared import normal, tile
+
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'rows_per_sample', 'parts', 'outputs', 'outputs_per_part']
-
-
-@triton.jit
-def _erf_term(h):
-    """``(1 + erf(h / sqrt 2)) / 2``: the share of ``h`` that an exact GELU keeps."""
-    return 0.5 + 0.5 * tl.erf(h * 0.7071067811865476)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -31,8 +27,8 @@ def sum_parts(
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for start in range(0, parts, BLOCK_P):
         p = start + lane
-        ok = (p < parts)[:, None] & (c < C)[None, :]
-        total += tl.load(parts_ptr + p.to(tl.int64)[:, None] * C + c[None, :], mask=ok, other=0.0)
+        at, ok = tile(p, c, parts, C)
+        total += tl.load(parts_ptr + at, mask=ok, other=0.0)
     tl.store(sums_ptr + c, tl.sum(total, axis=0), mask=c < C)
 
 
@@ -59,8 +55,7 @@ def scale_and_sum(
     total = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for start in range(first, last, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        ok = (n < last)[:, None] & (c < C)[None, :]
-        at = n.to(tl.int64)[:, None] * C + c[None, :]
+        at, ok = tile(n, c, last, C)
         value = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
         if HAS_FACTORS:
             factor = tl.load(factors_ptr + n // rows_per_sample, mask=n < last, other=0.0)
@@ -95,13 +90,11 @@ def gelu_grad(
     total = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     for start in range(first, last, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        ok = (n < last)[:, None] & (c < C)[None, :]
-        at = n.to(tl.int64)[:, None] * C + c[None, :]
+        at, ok = tile(n, c, last, C)
         h = tl.load(h_ptr + at, mask=ok, other=0.0).to(tl.float32)
         grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
-        kept = _erf_term(h)
-        slope = kept + h * 0.3989422804014327 * tl.exp(-0.5 * h * h)
-        h_grad = grad * slope
+        kept, density = normal(h)
+        h_grad = grad * (kept + h * density)
         tl.store(gelu_ptr + at, (h * kept).to(gelu_ptr.dtype.element_ty), mask=ok)
         tl.store(h_grad_ptr + at, h_grad.to(h_grad_ptr.dtype.element_ty), mask=ok)
         total += h_grad
@@ -126,8 +119,7 @@ def add_branch(
     """``y = x + branch * factor of the sample``, and a copy of y in another dtype."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    ok = (n < rows)[:, None] & (c < C)[None, :]
-    at = n.to(tl.int64)[:, None] * C + c[None, :]
+    at, ok = tile(n, c, rows, C)
     x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
     branch = tl.load(branch_ptr + at, mask=ok, other=0.0).to(tl.float32)
     if HAS_FACTORS:
@@ -166,8 +158,7 @@ def fold(
     total = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
     for start in tl.static_range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        ok = (o < outputs)[:, None] & (c < C)[None, :]
-        at = o[:, None] * C + c[None, :]
+        at, ok = tile(o, c, outputs, C)
         weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)
         folded = weight
         if AFFINE:
@@ -213,8 +204,7 @@ def fold_grad(
     shift_grad = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
     for start in range(first, last, BLOCK_O):
         o = start + tl.arange(0, BLOCK_O)
-        ok = (o < last)[:, None] & (c < C)[None, :]
-        at = o[:, None] * C + c[None, :]
+        at, ok = tile(o, c, last, C)
         grad = tl.load(folded_grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
         bias_grad = tl.load(folded_bias_grad_ptr + o, mask=o < last, other=0.0).to(tl.float32)
         weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)

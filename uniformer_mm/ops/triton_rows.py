@@ -15,13 +15,12 @@ from torch import Tensor
 
 from . import triton_norm_kernels as norm
 from . import triton_row_kernels as row
-from .launch import on, processors
+from .launch import float32, on, power_of_two, processors
 from .rows import Running, RunningNorm
 
 # Elements of a tile: 16 for each of 128 threads.
 TILE = 2048
 WARPS = {'num_warps': 4}
-MAX_BLOCK_C = 64
 # Parts of a sum over rows: enough programs to fill a GPU, few enough that adding them up is small.
 PROGRAMS_PER_PROCESSOR = 8
 JOIN_TILE = 2048
@@ -31,14 +30,9 @@ OUTPUTS_PER_PART = 256
 FOLD_GRAD_BLOCK = {'BLOCK_O': 64, 'BLOCK_C': 16}
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
 def _block_c(channels: int) -> int:
     """As many channels as possible with as little padding as possible."""
-    sizes = [size for size in (64, 32, 16, 8) if size <= MAX_BLOCK_C]
-    return min(sizes, key=lambda size: (-(-channels // size) * size, -size))
+    return min((64, 32, 16, 8), key=lambda size: (-(-channels // size) * size, -size))
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class _Plan:
 @functools.lru_cache(maxsize=4096)
 def _join(parts: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
     """Few channels and many parts in a program: the loop over parts is what takes time."""
-    block_p = min(_power_of_two(parts), MAX_JOIN_BLOCK_P)
+    block_p = min(power_of_two(parts), MAX_JOIN_BLOCK_P)
     # The same program for any number of parts that needs a loop.
     block_p = MAX_JOIN_BLOCK_P if block_p > 8 else 8
     block_c = JOIN_TILE // MAX_JOIN_BLOCK_P
@@ -94,13 +88,9 @@ def _plan(rows: int, channels: int, device: torch.device) -> _Plan:
 @functools.lru_cache(maxsize=4096)
 def _whole_rows(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
     """Grid and tile of a kernel whose programs hold whole rows."""
-    block_c = _power_of_two(channels)
+    block_c = power_of_two(channels)
     block_n = max(1, TILE // block_c)
     return (-(-rows // block_n),), {'BLOCK_N': block_n, 'BLOCK_C': block_c, **WARPS}
-
-
-def _float32(x: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=x.device)
 
 
 def _like(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -109,7 +99,7 @@ def _like(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _sum_parts(parts_PC: Tensor, plan_join: tuple[tuple[int], dict[str, int]]) -> Tensor:
     parts, channels = parts_PC.shape
-    sums_C = _float32(parts_PC, channels)
+    sums_C = float32(parts_PC, channels)
     grid, block = plan_join
     row.sum_parts[grid](parts_PC, sums_C, parts, channels, **block)
     return sums_C
@@ -119,7 +109,7 @@ def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Ten
     """See ``rows.py``."""
     x_NC = x_NC.contiguous()
     rows, channels = x_NC.shape
-    xhat_NC, rstd_N = _like(x_NC, dtype), _float32(x_NC, rows)
+    xhat_NC, rstd_N = _like(x_NC, dtype), float32(x_NC, rows)
     grid, block = _whole_rows(rows, channels)
     if x_NC.numel():
         with on(x_NC.device):
@@ -156,8 +146,8 @@ def batch_standardise(
         return xhat_NC, torch.zeros(channels, dtype=torch.float32, device=x_NC.device)
     plan = _plan(rows, channels, x_NC.device)
     parts = plan.parts[0]
-    parts_P2C = _float32(x_NC, parts, 2, channels)
-    mean_C, rstd_C = _float32(x_NC, channels), _float32(x_NC, channels)
+    parts_P2C = float32(x_NC, parts, 2, channels)
+    mean_C, rstd_C = float32(x_NC, channels), float32(x_NC, channels)
     mean, var, count, momentum = running or (mean_C, mean_C, None, 0.0)
     cumulative = momentum is None
     if cumulative:
@@ -230,7 +220,7 @@ def batch_standardise_grad(
 
 @functools.lru_cache(maxsize=1024)
 def _fold_plan(outputs: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
-    block_c = min(_power_of_two(channels), 256)
+    block_c = min(power_of_two(channels), 256)
     block_o = FOLD_TILE // block_c
     return (-(-outputs // block_o),), {'BLOCK_O': block_o, 'BLOCK_C': block_c, **WARPS}
 
@@ -284,7 +274,7 @@ def fold_grad(
     folded_grad_OC, weight_OC = folded_grad_OC.contiguous(), weight_OC.contiguous()
     outputs, channels = weight_OC.shape
     parts = -(-outputs // OUTPUTS_PER_PART)
-    parts_PC = _float32(weight_OC, parts, 2 * channels)
+    parts_PC = float32(weight_OC, parts, 2 * channels)
     weight_grad_OC = _like(weight_OC, weight_OC.dtype)
     grid = parts, -(-channels // FOLD_GRAD_BLOCK['BLOCK_C'])
     with on(weight_OC.device):
@@ -311,7 +301,7 @@ def _scale_and_sum(x_NC: Tensor, factors_B: Tensor | None, y_NC: Tensor | None) 
     if not x_NC.numel():
         return torch.zeros(channels, dtype=torch.float32, device=x_NC.device)
     plan = _plan(rows, channels, x_NC.device)
-    parts_PC = _float32(x_NC, plan.parts[0], channels)
+    parts_PC = float32(x_NC, plan.parts[0], channels)
     factors = x_NC if factors_B is None else factors_B.contiguous()
     with on(x_NC.device):
         row.scale_and_sum[plan.parts](
@@ -354,7 +344,7 @@ def gelu_grad(grad_NC: Tensor, h_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not h_NC.numel():
         return gelu_NC, grad_NC, torch.zeros(channels, dtype=torch.float32, device=h_NC.device)
     plan = _plan(rows, channels, h_NC.device)
-    parts_PC = _float32(h_NC, plan.parts[0], channels)
+    parts_PC = float32(h_NC, plan.parts[0], channels)
     with on(h_NC.device):
         row.gelu_grad[plan.parts](
             grad_NC,

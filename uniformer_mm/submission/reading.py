@@ -70,6 +70,7 @@ def open_members(path: str | PathLike) -> Members:
         raise ValueError(f'{path}: no such file or folder.')
     try:
         archive = zipfile.ZipFile(path)
+    # zipfile's NotImplementedError: the archive demands a version of the format it does not know.
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
         raise ValueError(f'{path}: not a readable zip archive ({error}).') from error
     _refuse_bombs(path, archive.infolist())
