@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.benchmarking import plots
 from tools.benchmarking.measure import Ceilings, Row, describe, measure, measure_ceilings
 from tools.benchmarking.variants import ATTENTIONS, MODES, TASKS, VARIANTS, Work
+from uniformer_mm.submission.writing import write_text
 
 SCALES = {
     'resolution': (224, 320, 448, 640, 896, 1280, 1536),
@@ -52,6 +53,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--scale', choices=SCALES, help='cost against one size, as curves')
     parser.add_argument('--sizes', nargs='+', type=int, help='other sizes for --scale')
     parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument(
+        '--operators', type=int, default=0, metavar='N', help='also list the N slowest operators'
+    )
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU only')
     parser.add_argument(
         '--processor-time',
@@ -159,9 +163,7 @@ def save(rows: list[Row], ceilings: dict[str, Ceilings], options: argparse.Names
             'ceilings': {dtype: asdict(ceiling) for dtype, ceiling in ceilings.items()},
             'rows': [asdict(row) for row in rows],
         }
-        partial = options.json.with_name(options.json.name + '.part')
-        partial.write_text(json.dumps(record, indent=1) + '\n')
-        partial.replace(options.json)
+        write_text(options.json, json.dumps(record, indent=1) + '\n')
     if options.plot:
         if options.scale:
             plots.curves(rows, options.scale, options.plot)
@@ -187,10 +189,20 @@ def main(arguments: list[str] | None = None) -> int:
     for work in asked:
         console.print(f'{work} ...', style='dim')
         rows += measure(
-            work, options.variant, options.device, options.repeats, ceilings[work.dtype], clock
+            work,
+            options.variant,
+            options.device,
+            options.repeats,
+            ceilings[work.dtype],
+            clock,
+            options.operators,
         )
         save(rows, ceilings, options)
     console.print(table(rows, describe(options.device, options.threads)))
+    for row in rows:
+        if row.operators:
+            shares = ', '.join(f'{name} {share:.0%}' for name, share in row.operators.items())
+            console.print(f'{row.work}, {row.variant}: {shares}')
     for dtype, ceiling in ceilings.items():
         console.print(
             f'{dtype}: matrix product {ceiling.flops / 1e9:.0f} GFLOP/s, '

@@ -44,6 +44,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from uniformer_mm.evaluation.protocol import Choices, build_config, network_of
+from uniformer_mm.submission.writing import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = dict(depths=(1, 1, 2, 1), dims=(16, 32, 32, 64), head_dim=16)
@@ -332,7 +333,7 @@ def main() -> int:
             results.setdefault(name, {})[way] = {'seconds': times, **spent}
         results[name] |= {'equal': equal, 'compared': words}
         if args.json:
-            args.json.write_text(json.dumps(results, indent=1))
+            write_text(args.json, json.dumps(results, indent=1) + '\n')
     console.print(table)
     console.print('\n'.join(remarks), markup=False)
     versions = ', '.join(f'{p} {metadata.version(p)}' for p in ('torch', 'mmengine', 'mmcv'))

@@ -28,6 +28,7 @@ from tests.models.official import OfficialUniFormer
 from tools.benchmarking.measure import describe, outputs
 from tools.benchmarking.variants import TASKS, Work, build, random_state
 from uniformer_mm.models.arch import available_archs
+from uniformer_mm.submission.writing import write_text
 
 TASK_OF_RANK = {2: 'image', 3: 'video'}
 SIZES = {2: (2, 224, 224), 3: (1, 8, 112, 112)}
@@ -102,9 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     console.print(describe(args.device, torch.get_num_threads()))
     if args.json:
-        partial = args.json.with_name(args.json.name + '.part')
-        partial.write_text(json.dumps([asdict(row) for row in rows], indent=1) + '\n')
-        partial.replace(args.json)
+        write_text(args.json, json.dumps([asdict(row) for row in rows], indent=1) + '\n')
     return 0
 
 

@@ -36,6 +36,7 @@ from tools.benchmarking import plots
 from tools.benchmarking.measure import describe
 from tools.benchmarking.running import MODES, Measured, Recipe, common_weights, run
 from uniformer_mm.evaluation.protocol import data_root
+from uniformer_mm.submission.writing import write_text
 from uniformer_mm.synth import make_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,10 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
     title = describe(device, torch.get_num_threads())
     console.print(table(rows, title))
     if args.json:
-        partial = args.json.with_name(args.json.name + '.part')
         record = {'machine': title, 'rows': [asdict(row) for row in rows]}
-        partial.write_text(json.dumps(record, indent=1) + '\n')
-        partial.replace(args.json)
+        write_text(args.json, json.dumps(record, indent=1) + '\n')
     if args.curve:
         plots.losses({f'{r.work}, {r.variant}': r.losses for r in rows if r.losses}, args.curve)
     return 0

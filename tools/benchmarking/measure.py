@@ -8,13 +8,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from .timing import processor
 from .variants import Work, build, random_state, why_not
 
 MIB = 2**20
@@ -69,6 +71,7 @@ class Row:
         of_copy: The same for the bytes that the variant's operators read and write.
         error: Relative error against the reference in float32.
         refused: Why there is no time; empty otherwise.
+        operators: Shares of the time in the framework's slowest operators, if they were asked for.
     """
 
     work: Work
@@ -81,6 +84,7 @@ class Row:
     of_copy: float = 0.0
     error: float = 0.0
     refused: str = ''
+    operators: dict[str, float] = field(default_factory=dict)
 
 
 class CountBytes(TorchDispatchMode):
@@ -105,20 +109,9 @@ def describe(device: str, threads: int) -> str:
     if device.startswith('cuda'):
         name = torch.cuda.get_device_name(device)
     else:
-        name = f'{_processor()}, {threads} threads'
+        name = f'{processor()}, {threads} threads'
     date = datetime.date.today().isoformat()
     return f'{name}, torch {torch.__version__}, Python {platform.python_version()}, {date}'
-
-
-def _processor() -> str:
-    try:
-        with open('/proc/cpuinfo') as file:
-            lines = [line.split(':', 1) for line in file if ':' in line]
-    except OSError:
-        return platform.processor()
-    info = {key.strip(): value.strip() for key, value in lines}
-    flags = [f for f in ('avx512f', 'avx512_bf16', 'amx_tile') if f in info.get('flags', '')]
-    return f'{info.get("model name", platform.processor())} ({", ".join(flags)})'
 
 
 def seconds(
@@ -222,6 +215,19 @@ def moved_bytes(run: Callable[[], object]) -> float:
     return moved.total
 
 
+def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:
+    """Shares of a profiled call's own time, largest first."""
+    kinds = {'cpu': ProfilerActivity.CPU, 'cuda': ProfilerActivity.CUDA}
+    kind = device.partition(':')[0]
+    with profile(activities=[kinds[kind]]) as profiled:
+        run()
+    name = 'self_cpu_time_total' if kind == 'cpu' else 'self_device_time_total'
+    times = {event.key: getattr(event, name) for event in profiled.key_averages()}
+    total = sum(times.values())
+    slowest = sorted(times, key=times.get, reverse=True)[:count]
+    return {key: times[key] / total for key in slowest}
+
+
 @dataclass(frozen=True)
 class Truth:
     """The reference's maps in float32 and the largest error that is allowed in the work's dtype."""
@@ -249,8 +255,9 @@ def measure(
     repeats: int,
     ceilings: Ceilings,
     clock: Callable[[], float] = time.perf_counter,
+    operators: int = 0,
 ) -> list[Row]:
-    """Rows of one work, its variants timed in turn."""
+    """Rows of one work, its variants timed in turn; ``operators`` says how many are listed."""
     x, state = work.sample(device), random_state(work)
     against = 'eager' if why_not('official', work) else 'official'
     reference = build(against, work, state).to(device)
@@ -294,6 +301,7 @@ def measure(
                 work_flops / ceilings.flops / median,
                 moved_bytes(run) / ceilings.bytes / median if eager else 0.0,
                 found[variant],
+                operators=slowest_operators(run, device, operators) if operators else {},
             )
         )
     return rows

@@ -18,7 +18,23 @@ from uniformer_mm.ops import framework_rows, mlp, mlp_add, reference, rows
 
 EPS = 1e-5
 MLP_RATIO = 4
-MAX_MLP_CHANNELS = 128
+
+
+def first_excess(
+    names: Iterable[str],
+    ours: Iterable[Tensor],
+    theirs: Iterable[Tensor],
+    exact: Iterable[Tensor],
+) -> str | None:
+    """The first result that is off by more than twice the framework's error and one rounding."""
+    for name, found, framework, truth in zip(names, ours, theirs, exact, strict=True):
+        truth = truth.double()
+        error = (found.double() - truth).abs().max().item()
+        bound = 2 * (framework.double() - truth).abs().max().item()
+        bound += torch.finfo(found.dtype).eps * truth.abs().max().item()
+        if not error <= bound:
+            return f'{name} is off by {error:.1e}, allowed {bound:.1e}'
+    return None
 
 
 @dataclass(frozen=True)
@@ -47,15 +63,7 @@ class Comparison:
 
     def refusal(self) -> str | None:
         """The first result that is off by more than the rule of the tests allows; None if none."""
-        every = zip(self.results, self.ours(), self.theirs(), self.exact(), strict=True)
-        for name, found, framework, truth in every:
-            truth = truth.double()
-            error = (found.double() - truth).abs().max().item()
-            bound = 2 * (framework.double() - truth).abs().max().item()
-            bound += torch.finfo(found.dtype).eps * truth.abs().max().item()
-            if not error <= bound:
-                return f'{name} is off by {error:.1e}, allowed {bound:.1e}'
-        return None
+        return first_excess(self.results, self.ours(), self.theirs(), self.exact())
 
 
 def _random(shape: tuple[int, ...], device: str, seed: int) -> Tensor:

@@ -76,7 +76,7 @@ class Clock(Hook):
         self.start, self.warmup, self.iterations = start, warmup, iterations
         self.steps = self.samples = 0
         self.parts: Counter = Counter()
-        self.began = self.ended = self.mark = 0.0
+        self.began = self.mark = 0.0
         self.losses: list[Tensor] = []
 
     @property
@@ -90,20 +90,11 @@ class Clock(Hook):
         watch_parts(runner, self)
         self._begin()
 
-    def before_test(self, runner: Runner) -> None:
-        """The same for a test."""
-        self.start(runner)
-        watch_parts(runner, self)
-        self._begin()
+    before_test = before_train
 
     def _begin(self) -> None:
         synchronize()
         self.began = self.mark = time.perf_counter()
-
-    def _before(self) -> None:
-        now = time.perf_counter()
-        if self.running:
-            self.parts['data'] += now - self.mark
 
     def _after(self, batch: dict) -> None:
         self.steps += 1
@@ -112,22 +103,24 @@ class Clock(Hook):
             return
         if self.steps > self.warmup:
             self.samples += len(batch['inputs'])
+        done = self.steps == self.warmup + self.iterations
+        if done:
+            synchronize()
         self.mark = time.perf_counter()
-        if self.steps == self.warmup + self.iterations:
+        if done:
             raise EnoughStepsError
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """A batch has arrived."""
-        self._before()
+        if self.running:
+            self.parts['data'] += time.perf_counter() - self.mark
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """A step is over."""
         self.losses.append(outputs['loss'].detach())
         self._after(data_batch)
 
-    def before_test_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """A batch has arrived."""
-        self._before()
+    before_test_iter = before_train_iter
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """A batch is done."""
@@ -273,8 +266,7 @@ def run(
         torch.cuda.reset_peak_memory_stats()
     with suppress(EnoughStepsError):
         runner.train() if mode == 'training' else runner.test()
-    synchronize()
-    seconds = time.perf_counter() - clock.began
+    seconds = clock.mark - clock.began
     if not clock.samples:
         raise ValueError(
             f'the data set ended within the warm-up of {args.warmup} steps; lower --warmup or '

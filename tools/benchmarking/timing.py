@@ -56,9 +56,19 @@ def device_name(device: str) -> str:
     """What ran, for people."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return f'{(names or [platform.processor()])[0]}, {torch.get_num_threads()} thread(s)'
+    return f'{processor()}, {torch.get_num_threads()} thread(s)'
+
+
+def processor() -> str:
+    """Name of the processor, and what it has for bfloat16."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    info = {key.strip(): value.strip() for key, _, value in (line.partition(':') for line in lines)}
+    flags = info.get('flags', '').split()
+    found = ', '.join(name for name in ('avx512f', 'avx512_bf16', 'amx_tile') if name in flags)
+    return f'{info.get("model name", platform.processor())} ({found})'
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
