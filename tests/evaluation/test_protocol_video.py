@@ -191,10 +191,15 @@ def test_one_pass_over_the_frames_gives_the_same_array(clip, name, views, crops)
     ]  # fmt: skip
     fused = fuse_view_transforms(pipeline)
     assert [step['type'] for step in fused][3:] == ['uniformer_mm.StackViews']
+    decoded = {'filename': str(clip), 'label': 0, 'start_index': 0}
+    for step in pipeline[:3]:
+        # Once: decord reads the last frame of some AVI files differently each time
+        # (docs/evaluation.md).
+        decoded = TRANSFORMS.build(step)(decoded)
     arrays = []
     for steps in (pipeline, fused):
-        results = {'filename': str(clip), 'label': 0, 'start_index': 0}
-        for step in steps:
+        results = dict(decoded)
+        for step in steps[3:]:
             results = TRANSFORMS.build(step)(results)
         arrays.append(results['imgs'])
         assert results['img_shape'] == (64, 64)

@@ -81,7 +81,7 @@ def test_network_equals_the_reference(case: str, training: bool, device: str) ->
 
 
 def relative(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
-    found, exact = (torch.cat([t.flatten() for t in tensors]) for tensors in (found, exact))
+    found, exact = (torch.cat([t.flatten().cpu() for t in tensors]) for tensors in (found, exact))
     return float((found - exact).norm() / exact.norm())
 
 

@@ -112,6 +112,25 @@ def check_norm_linear(case: RowsCase, device: str, axis: int, backend: str) -> N
     assert_errors(str(case), NORM_NAMES, ours, other, truth)
 
 
+def check_layer_norm(case: RowsCase, device: str, backend: str) -> None:
+    """A whole LayerNorm from the case's dtype to float32, and all its gradients."""
+    (x, gamma, beta, *_), _ = case.norm_linear(device)
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(8)).to(device)
+
+    def by_framework(dtype: torch.dtype) -> list[Tensor]:
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, gamma, beta)]
+        y = F.layer_norm(leaves[0], x.shape[1:], *leaves[1:], EPS)
+        return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(dtype))]
+
+    x, gamma, beta = (t.detach() for t in (x, gamma, beta))
+    y, mean, rstd = rows.layer_norm(x, gamma, beta, EPS, torch.float32, backend=backend)
+    x_grad, affine = rows.layer_norm_grad(grad, x, mean, rstd, gamma, backend=backend)
+    assert (y.dtype, x_grad.dtype) == (torch.float32, case.dtype)
+    results = [y, x_grad, *affine]
+    names = ('output', 'input grad', 'gamma grad', 'beta grad')
+    assert_errors(str(case), names, results, by_framework(case.dtype), by_framework(torch.float64))
+
+
 def check_gelu_grad(case: RowsCase, device: str, backend: str) -> None:
     """GELU, its gradient and the sum of that."""
     h, grad = case.maps(device)

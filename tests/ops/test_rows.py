@@ -8,7 +8,13 @@ import torch
 
 from uniformer_mm.ops import rows
 
-from .rows_checks import RowsCase, check_branch, check_gelu_grad, check_norm_linear
+from .rows_checks import (
+    RowsCase,
+    check_branch,
+    check_gelu_grad,
+    check_layer_norm,
+    check_norm_linear,
+)
 
 CASES = [
     RowsCase(9, 5, 2),
@@ -21,6 +27,7 @@ CASES = [
 def test_equals_reference(case: RowsCase) -> None:
     for axis in (0, 1):
         check_norm_linear(case, 'cpu', axis, 'framework')
+    check_layer_norm(case, 'cpu', 'framework')
     check_gelu_grad(case, 'cpu', 'framework')
     for has_factors in (True, False):
         check_branch(case, 'cpu', 'framework', has_factors=has_factors)

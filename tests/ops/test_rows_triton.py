@@ -16,6 +16,7 @@ from .rows_checks import (
     by_rows,
     check_branch,
     check_gelu_grad,
+    check_layer_norm,
     check_norm_linear,
 )
 
@@ -65,6 +66,13 @@ def test_norms_equal_reference(
 
 
 @pytest.mark.parametrize('case', [RowsCase(1, 3, 2), *CASES], ids=str)
+def test_layer_norm_equals_reference(
+    case: RowsCase, device: str, parts: int, poisoned: list
+) -> None:
+    check_layer_norm(case, device, 'triton')
+
+
+@pytest.mark.parametrize('case', [RowsCase(1, 3, 2), *CASES], ids=str)
 def test_gelu_gradient_equals_reference(
     case: RowsCase, device: str, parts: int, poisoned: list
 ) -> None:
@@ -85,6 +93,7 @@ def test_residual_sum_equals_reference(
 def test_real_shapes_equal_reference(case: RowsCase) -> None:
     for axis in (0, 1):
         check_norm_linear(case, 'cuda', axis, 'triton')
+    check_layer_norm(case, 'cuda', 'triton')
     check_gelu_grad(case, 'cuda', 'triton')
     check_branch(case, 'cuda', 'triton', has_factors=True)
 
@@ -166,6 +175,11 @@ def test_no_rows(device: str, poisoned: list) -> None:
     x = torch.zeros(0, 24, device=device)
     options = {'backend': 'triton'}
     assert rows.layer_standardise(x, 1e-6, BFLOAT16, **options)[0].shape == x.shape
+    vectors = [torch.zeros(24, device=device)] * 2
+    y, *statistics = rows.layer_norm(x, *vectors, 1e-6, BFLOAT16, **options)
+    assert y.shape == x.shape
+    found = rows.layer_norm_grad(x, x, *statistics, vectors[0], **options)
+    assert torch.equal(found[1], torch.zeros(2, 24, device=device))
     assert rows.batch_standardise(x, 1e-6, BFLOAT16, None, **options)[0].shape == x.shape
     assert rows.add_branch(x, x, torch.zeros(0, device=device), **options)[0].shape == x.shape
     sums = (

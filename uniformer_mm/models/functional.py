@@ -152,19 +152,22 @@ def patches(
     Returns:
         ``x_BSK`` with K in the order (frame,) row, column, channel; one copy.
     """
-    k_h, k_w = kernel[-2:]
-    clip = len(kernel) == 3
-    if clip and padding[0]:
+    if len(kernel) == 3 and padding[0]:
         x_BSC = F.pad(x_BSC, (0,) * 6 + (padding[0],) * 2)
     if is_compiling():
         return _patches_by_tap(x_BSC, kernel, stride)
+    return patch_view(x_BSC, kernel, stride).flatten(len(kernel) + 1)
+
+
+def patch_view(x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """The map's own memory as patches: (frame,) row, column and channel as the last axes."""
+    k_h, k_w = kernel[-2:]
+    clip = len(kernel) == 3
     if clip:
         x_BSC = x_BSC.unfold(1, kernel[0], stride[0]).movedim(-1, 2)
-    *lead, H, W, _ = x_BSC.shape
-    h, w = H // k_h, W // k_w
+    h, w = x_BSC.shape[-3] // k_h, x_BSC.shape[-2] // k_w
     x_BSC = x_BSC[..., : h * k_h, : w * k_w, :].unflatten(-2, (w, k_w)).unflatten(-4, (h, k_h))
-    order = (0, 1, 3, 5, 2, 4, 6, 7) if clip else (0, 1, 3, 2, 4, 5)
-    return x_BSC.permute(order).reshape(*lead[: len(lead) - clip], h, w, -1)
+    return x_BSC.permute((0, 1, 3, 5, 2, 4, 6, 7) if clip else (0, 1, 3, 2, 4, 5))
 
 
 def _patches_by_tap(x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

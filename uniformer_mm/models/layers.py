@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..ops import depthwise_conv
-from . import fused
+from . import functional, fused, fused_embed
 from .functional import (
     autocast_dtype,
     channels_last,
     fold_batch_norm,
     linear,
     mlp,
-    patches,
     rows_in_cache,
     without_autocast,
 )
@@ -48,8 +47,12 @@ class LayerNorm(nn.LayerNorm):
     copies of the map. Statistics are float32 in any case.
     """
 
-    def forward(self, x_BSC: Tensor) -> Tensor:
-        """Normalise each position over its channels."""
+    def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Normalise each position over its channels; the result is in ``dtype`` if it is given."""
+        dtype = dtype or x_BSC.dtype
+        if runs(x_BSC) and holds_tensors(self):
+            return fused_embed.layer_norm(self, x_BSC, dtype)
+        x_BSC = x_BSC.to(dtype)
         if autocast_dtype(x_BSC) is None:
             return super().forward(x_BSC)
         weight, bias = self.weight.to(x_BSC.dtype), self.bias.to(x_BSC.dtype)
@@ -287,9 +290,11 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Embed. Shape: ``x_BSC -> y_BSC`` at the reduced size, in ``dtype`` if it is given."""
         conv = self.proj
-        x_BSK = patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
-        x_BSC = linear(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
-        return self.norm(x_BSC if dtype is None else x_BSC.to(dtype))
+        # Triton kernels, or whatever is fastest elsewhere.
+        forms = fused_embed if runs(x_BSC) and holds_tensors(conv) else functional
+        x_BSK = forms.patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
+        x_BSC = forms.linear(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
+        return self.norm(x_BSC, dtype)
 
 
 class ConvEmbed(nn.Module):

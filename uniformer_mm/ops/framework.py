@@ -26,8 +26,10 @@ CONV = {2: F.conv2d, 3: F.conv3d}
 HALF = (torch.bfloat16, torch.float16)
 # Positions that one call of oneDNN's 2-D weight gradient may add up, by the rank of the whole and
 # whether the kernel has more than 3 columns. Its narrow form adds one position after the other,
-# its wide one blocks of them; more positions would double the error of what is replaced.
-LONGEST_SUM = {(2, False): None, (2, True): 4096, (3, False): 196, (3, True): 4096}
+# its wide one blocks of them, longer ones with AVX-512; more positions would double the error of
+# what is replaced.
+LONGEST_SUM = {(2, False): None, (2, True): 1024, (3, False): 196, (3, True): 1024}
+AVX512_FACTOR = 4
 MOST_PIECES = 16
 
 
@@ -96,7 +98,10 @@ def _conv2d_weight_grad(
     B, H, W, channels = grad_BHWC.shape
     if not grad_BHWC.numel():
         return x_BHWC.new_zeros((channels, 1, *kernel))
-    longest = LONGEST_SUM[rank, kernel[1] > 3] or B * H * W
+    wide = kernel[1] > 3
+    longest = LONGEST_SUM[rank, wide] or B * H * W
+    if wide and torch.backends.cpu.get_cpu_capability().startswith('AVX512'):
+        longest *= AVX512_FACTOR
     samples = max(1, longest // (H * W))
     rows = max(longest // W, -(-H // MOST_PIECES))
     halo = kernel[0] - 1

@@ -39,6 +39,25 @@ def layer_standardise_grad(
     return (total if stream_NC is None else total + stream_NC).to(dtype)
 
 
+def layer_norm(
+    x_NC: Tensor, gamma_C: Tensor, beta_C: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``rows.py``."""
+    x, gamma, beta = _wide(x_NC), _wide(gamma_C), _wide(beta_C)
+    y_NC, mean_N1, rstd_N1 = torch.ops.aten.native_layer_norm(x, x.shape[1:], gamma, beta, eps)
+    return y_NC.to(dtype), mean_N1[:, 0], rstd_N1[:, 0]
+
+
+def layer_norm_grad(
+    grad_NC: Tensor, x_NC: Tensor, mean_N: Tensor, rstd_N: Tensor, gamma_C: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See ``rows.py``."""
+    grad = _wide(grad_NC)
+    xhat = (_wide(x_NC) - mean_N[:, None]) * rstd_N[:, None]
+    x_grad_NC = layer_standardise_grad(grad * gamma_C, xhat, rstd_N, None, x_NC.dtype)
+    return x_grad_NC, torch.stack([(grad * xhat).sum(0), grad.sum(0)])
+
+
 def _move(running: Running, mean_C: Tensor, var_C: Tensor, rows: int) -> None:
     if running.count is not None:
         running.count.add_(1)

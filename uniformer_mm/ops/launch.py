@@ -1,15 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launches of all Triton kernels need to know of a device."""
+"""How the Triton kernels are launched, and what all launches need to know of a device."""
 
 from __future__ import annotations
 
 import functools
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
+from .dispatch import triton_is_interpreted
+
 CPU_PROCESSORS = 1
+# From here on a compiled kernel takes its compile-time constants too, in the order of its source.
+TAKES_CONSTANTS = tuple(int(n) for n in triton.__version__.split('.')[:2]) >= (3, 3)
+# What Triton specialises a kernel on: addresses that are multiples of 16, integers of 32 bits.
+ALIGNED = 15
+MAX_INT32 = 2**31 - 1
+
+
+class Constants(dict):
+    """Compile-time constants of a kernel, and its options, by name.
+
+    Equal to itself only, so that looking something up by it costs nothing: keep and reuse it.
+    """
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
+class Kernel:
+    """A Triton kernel whose calls after the first cost the host little.
+
+    Triton finds the compiled form of each call from all its arguments anew, which takes as long as
+    several launches. Here it is found by what can differ: the constants, the flags and the dtypes.
+    A call with an odd address or a huge integer goes Triton's way.
+
+    Args:
+        function: Tensors first, then numbers (integers, none of them specialised on, and floats),
+            then compile-time constants.
+        flags: Names of the constants that each call gives by itself.
+    """
+
+    def __init__(self, function: Any, flags: Sequence[str] = ()) -> None:
+        self.function = function
+        self.flags = tuple(flags)
+        self._compiled: dict[tuple, tuple[Any, tuple]] = {}
+        functools.update_wrapper(self, function.fn)
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        tensors: tuple[Tensor, ...],
+        numbers: tuple[int | float, ...],
+        constants: Constants,
+        flags: tuple = (),
+    ) -> None:
+        """Launch on the device and current stream of the first tensor.
+
+        Args:
+            grid: Programs along up to three axes.
+            tensors: On one device.
+            numbers: What the map's size decides.
+            constants: Values of all constants but the flags; options such as ``num_warps``.
+            flags: Values of the flags, in their order.
+        """
+        index = tensors[0].get_device()
+        if index < 0:
+            self._run(grid, tensors, numbers, constants, flags)
+        elif index == torch.cuda.current_device():
+            self._start(index, grid, tensors, numbers, constants, flags)
+        else:
+            # Kernels start on the current device, which need not be the tensors'.
+            with torch.cuda.device(index):
+                self._start(index, grid, tensors, numbers, constants, flags)
+
+    def _run(self, grid, tensors, numbers, constants, flags) -> Any:
+        values = dict(zip(self.flags, flags, strict=True))
+        return self.function[grid](*tensors, *numbers, **constants, **values)
+
+    def _start(self, index, grid, tensors, numbers, constants, flags) -> None:
+        key = (index, constants, flags, *[tensor.dtype for tensor in tensors])
+        found = self._compiled.get(key)
+        plain = max(numbers) <= MAX_INT32
+        for tensor in tensors:
+            if tensor.data_ptr() & ALIGNED:
+                plain = False
+        if found is not None and plain:
+            compiled, values = found
+            compiled[grid + (1,) * (3 - len(grid))](
+                *tensors, *numbers, *values, stream=current_stream(index)
+            )
+            return
+        compiled = self._run(grid, tensors, numbers, constants, flags)
+        if plain and TAKES_CONSTANTS and compiled is not None and not triton_is_interpreted():
+            values = {**constants, **dict(zip(self.flags, flags, strict=True))}
+            rest = self.function.arg_names[len(tensors) + len(numbers) :]
+            self._compiled[key] = compiled, tuple(values[name] for name in rest)
+
+
+def current_stream(index: int) -> int:
+    """Handle of the stream on which PyTorch works on a GPU at present."""
+    return triton.runtime.driver.active.get_current_stream(index)
+
+
+def kernel(flags: Sequence[str] = (), **options: Any) -> Callable[[Callable], Kernel]:
+    """Decorator: compile a function of Triton's language when it is first launched.
+
+    Args:
+        flags: See :class:`Kernel`.
+        **options: Of ``triton.jit``.
+    """
+    return lambda function: Kernel(triton.jit(**options)(function), flags)
 
 
 @functools.cache
@@ -18,13 +123,6 @@ def processors(device: torch.device) -> int:
     if device.type != 'cuda':
         return CPU_PROCESSORS
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def on(device: torch.device) -> torch.cuda.device | nullcontext:
-    """Kernels start on the current device, which need not be the tensors'."""
-    if device.type != 'cuda' or device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(device)
 
 
 def power_of_two(n: int) -> int:

@@ -141,6 +141,63 @@ def layer_standardise_grad(
     return module.layer_standardise_grad(grad_NC, xhat_NC, rstd_N, stream_NC, dtype)
 
 
+def layer_norm(
+    x_NC: Tensor,
+    gamma_C: Tensor,
+    beta_C: Tensor,
+    eps: float,
+    dtype: torch.dtype,
+    *,
+    backend: str = 'auto',
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm with its affine part, where no product follows into which that could go.
+
+    Args:
+        x_NC: Rows.
+        gamma_C: Scale.
+        beta_C: Shift.
+        eps: Added to the variance.
+        dtype: Of the result.
+        backend: As for :func:`implementation`.
+
+    Returns:
+        ``y_NC`` in ``dtype``, the means ``mean_N`` and the inverse deviations ``rstd_N``.
+    """
+    _check_rows(x_NC=x_NC)
+    _check_vector(x_NC.shape[1], gamma_C=gamma_C, beta_C=beta_C)
+    return implementation(x_NC, backend).layer_norm(x_NC, gamma_C, beta_C, eps, dtype)
+
+
+def layer_norm_grad(
+    grad_NC: Tensor,
+    x_NC: Tensor,
+    mean_N: Tensor,
+    rstd_N: Tensor,
+    gamma_C: Tensor,
+    *,
+    backend: str = 'auto',
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`layer_norm`.
+
+    Args:
+        grad_NC: Gradient of ``y_NC``.
+        x_NC: As it was given.
+        mean_N: As it was returned.
+        rstd_N: As it was returned.
+        gamma_C: As it was given.
+        backend: As for :func:`implementation`.
+
+    Returns:
+        ``x_grad_NC`` in the dtype of ``x_NC``, and ``affine_grad_2C``, the gradients of gamma and
+        beta, in float32 (float64 for float64).
+    """
+    _check_rows(grad_NC=grad_NC, x_NC=x_NC)
+    _check_vector(len(grad_NC), mean_N=mean_N, rstd_N=rstd_N)
+    _check_vector(grad_NC.shape[1], gamma_C=gamma_C)
+    module = implementation(grad_NC, backend)
+    return module.layer_norm_grad(grad_NC, x_NC, mean_N, rstd_N, gamma_C)
+
+
 def batch_standardise(
     x_NC: Tensor, eps: float, dtype: torch.dtype, running: Running | None, *, backend: str = 'auto'
 ) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .launch import on as _on
+from .launch import Constants
 from .launch import processors as _processors
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, tile_for
 from .triton_kernels import convolve, sum_parts, weight_grad_parts
@@ -31,12 +31,40 @@ class _Plan:
     Attributes:
         blocks: Programs along the lanes and along the channels.
         block_p: Lanes of a program.
-        arguments: What both kernels are told: sizes and compile-time constants.
+        lanes: Lanes of the map.
+        sizes: Of the map and in patches, as both kernels are told.
+        constants: Of both kernels.
     """
 
     blocks: tuple[int, int]
     block_p: int
-    arguments: dict[str, int]
+    lanes: int
+    sizes: tuple[int, ...]
+    constants: Constants
+
+
+@functools.cache
+def _constants(channels: int, kernel: tuple[int, ...], tile: Tile) -> Constants:
+    """What does not depend on the size of the map."""
+    KT, KH, KW = (1,) * (3 - len(kernel)) + tuple(kernel)
+    block_p, block_c = tile.block(channels)
+    return Constants(
+        C=channels,
+        KT=KT,
+        KH=KH,
+        KW=KW,
+        PATCH_H=tile.patch_h,
+        PATCH_W=tile.patch_w,
+        BLOCK_P=block_p,
+        BLOCK_C=block_c,
+        num_warps=tile.warps,
+        num_stages=1,
+    )
+
+
+@functools.cache
+def _sum_constants(channels: int, taps: int) -> Constants:
+    return Constants(C=channels, K=taps, **SUM_BLOCK)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -45,29 +73,12 @@ def _plan(shape: torch.Size, kernel: tuple[int, ...], tile: Tile) -> _Plan:
     # An image is a clip of one frame.
     B, *S, C = shape
     T, H, W = (1,) * (3 - len(S)) + tuple(S)
-    KT, KH, KW = (1,) * (3 - len(kernel)) + tuple(kernel)
     patches_h, patches_w = -(-H // tile.patch_h), -(-W // tile.patch_w)
     lanes = B * T * patches_h * patches_w
     block_p, block_c = tile.block(C)
-    arguments = {
-        'lanes': lanes,
-        'T': T,
-        'H': H,
-        'W': W,
-        'patches_h': patches_h,
-        'patches_w': patches_w,
-        'C': C,
-        'KT': KT,
-        'KH': KH,
-        'KW': KW,
-        'PATCH_H': tile.patch_h,
-        'PATCH_W': tile.patch_w,
-        'BLOCK_P': block_p,
-        'BLOCK_C': block_c,
-        'num_warps': tile.warps,
-        'num_stages': 1,
-    }
-    return _Plan((-(-lanes // block_p), -(-C // block_c)), block_p, arguments)
+    blocks = -(-lanes // block_p), -(-C // block_c)
+    sizes = T, H, W, patches_h, patches_w
+    return _Plan(blocks, block_p, lanes, sizes, _constants(C, kernel, tile))
 
 
 def _convolve(
@@ -88,19 +99,14 @@ def _convolve(
     taps_KC = weight.reshape(channels, -1).t().contiguous()
     tile = tile or tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
     plan = _plan(x_BSC.shape, kernel, tile)
-    with _on(x_BSC.device):
-        convolve[plan.blocks](
-            x_BSC,
-            taps_KC,
-            taps_KC if bias is None else bias,
-            y_BSC,
-            copy_BSC if copy else y_BSC,
-            **plan.arguments,
-            HAS_BIAS=bias is not None,
-            RESIDUAL=residual,
-            REVERSED=reverse,
-            COPY=copy,
-        )
+    bias_C, copy_BSC = taps_KC if bias is None else bias, copy_BSC if copy else y_BSC
+    convolve(
+        plan.blocks,
+        (x_BSC, taps_KC, bias_C, y_BSC, copy_BSC),
+        (plan.lanes, *plan.sizes),
+        plan.constants,
+        (bias is not None, residual, reverse, copy),
+    )
     return y_BSC
 
 
@@ -133,7 +139,7 @@ def weight_grad(
     channels, taps = x_BSC.shape[-1], math.prod(kernel)
     tile = tile or tile_for(WEIGHT_GRAD, x_BSC.device, kernel, channels, x_BSC.dtype)
     plan = _plan(x_BSC.shape, kernel, tile)
-    (blocks_p, blocks_c), frames = plan.blocks, plan.arguments['KT']
+    (blocks_p, blocks_c), frames = plan.blocks, plan.constants['KT']
 
     programs = PROGRAMS_PER_PROCESSOR * _processors(x_BSC.device)
     parts = max(1, min(blocks_p, programs // (blocks_c * frames)))
@@ -144,17 +150,18 @@ def weight_grad(
     parts_PKC = torch.empty((parts, taps + 1, channels), **float32)
     taps_grad = torch.empty((channels, 1, *kernel), **float32)
     bias_grad = torch.empty((channels,), **float32)
-    with _on(x_BSC.device):
-        if parts:
-            weight_grad_parts[(parts, blocks_c, frames)](
-                grad_BSC,
-                x_BSC,
-                parts_PKC,
-                lanes_per_part=blocks_per_part * plan.block_p,
-                **plan.arguments,
-            )
-        block_k, block_c = SUM_BLOCK['BLOCK_K'], SUM_BLOCK['BLOCK_C']
-        sum_parts[(-(-(taps + 1) // block_k), -(-channels // block_c))](
-            parts_PKC, taps_grad, bias_grad, parts, C=channels, K=taps, **SUM_BLOCK
+    if parts:
+        weight_grad_parts(
+            (parts, blocks_c, frames),
+            (grad_BSC, x_BSC, parts_PKC),
+            (plan.lanes, blocks_per_part * plan.block_p, *plan.sizes),
+            plan.constants,
         )
+    block_k, block_c = SUM_BLOCK['BLOCK_K'], SUM_BLOCK['BLOCK_C']
+    sum_parts(
+        (-(-(taps + 1) // block_k), -(-channels // block_c)),
+        (parts_PKC, taps_grad, bias_grad),
+        (parts,),
+        _sum_constants(channels, taps),
+    )
     return taps_grad, bias_grad

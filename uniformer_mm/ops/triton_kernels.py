@@ -20,6 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .launch import kernel
+
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['lanes', 'lanes_per_part', 'parts', 'T', 'H', 'W', 'patches_h', 'patches_w']
 
@@ -58,7 +60,7 @@ def _load_row(row_ptr, w, W, ok, C: tl.constexpr, FIRST: tl.constexpr, COUNT: tl
     return values
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_BIAS', 'RESIDUAL', 'REVERSED', 'COPY'], do_not_specialize=SIZES)
 def convolve(
     x_ptr,
     taps_ptr,
@@ -142,7 +144,7 @@ def convolve(
                 tl.store(copy_ptr + offset, value.to(copy_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def weight_grad_parts(
     grad_ptr,
     x_ptr,
@@ -213,7 +215,7 @@ def weight_grad_parts(
     tl.store(row_ptr + KT * KH * KW * C, tl.sum(bias, axis=0), mask=(c < C) & is_middle)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def sum_parts(
     parts_ptr,
     taps_ptr,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import triton_is_interpreted
-from .launch import float32, on, power_of_two, processors
+from .launch import Constants, float32, power_of_two, processors
 from .mlp_tiles import ADD, FORWARD, INPUT_GRAD, MIN_BLOCK, WEIGHT_GRAD, MlpTile, mlp_tile
 from .triton_mlp_kernels import (
     mlp_forward,
@@ -35,13 +35,13 @@ class _Plan:
         block_n: Rows of a program.
         chunks: Chunks of hidden units.
         programs: Programs that run at a time.
-        arguments: What the kernel is told: compile-time constants.
+        constants: Of the kernel.
     """
 
     block_n: int
     chunks: int
     programs: int
-    arguments: dict[str, int | bool]
+    constants: Constants
 
 
 def _block(n: int) -> int:
@@ -70,7 +70,7 @@ def _plan(
 ) -> _Plan:
     tile = tile or mlp_tile(operation, max(channels, outputs), dtype.itemsize)
     block_h = min(tile.block_h, _block(hidden))
-    arguments: dict[str, int | bool] = {
+    constants: dict[str, int | bool] = {
         'C': channels,
         'H': hidden,
         'O': outputs,
@@ -83,9 +83,15 @@ def _plan(
         'num_stages': tile.stages,
     }
     if tile.registers and _is_hopper(device):
-        arguments['maxnreg'] = tile.registers
+        constants['maxnreg'] = tile.registers
     programs = tile.programs * processors(device)
-    return _Plan(tile.block_n, -(-hidden // block_h), programs, arguments)
+    return _Plan(tile.block_n, -(-hidden // block_h), programs, Constants(constants))
+
+
+@functools.cache
+def _sum_constants(channels: int, hidden: int, outputs: int) -> tuple[Constants, Constants]:
+    matrices = Constants(C=channels, H=hidden, O=outputs, **SUM_BLOCK)
+    return matrices, Constants(C=outputs, **SUM_B2_BLOCK)
 
 
 def forward(
@@ -106,19 +112,15 @@ def forward(
     if rows:
         operation = FORWARD if add_BSO is None else ADD
         plan = _plan(operation, channels, hidden, outputs, w_HC.dtype, x_BSC.device, tile)
-        with on(x_BSC.device):
-            mlp_forward[(-(-rows // plan.block_n),)](
-                x_BSC,
-                w_HC.contiguous(),
-                b_H.contiguous(),
-                w_OH.contiguous(),
-                b_O.contiguous(),
-                y_BSO if add_BSO is None else add_BSO.contiguous(),
-                y_BSO,
-                rows,
-                ADDS=add_BSO is not None,
-                **plan.arguments,
-            )
+        parameters = (tensor.contiguous() for tensor in (w_HC, b_H, w_OH, b_O))
+        added_BSO = y_BSO if add_BSO is None else add_BSO.contiguous()
+        mlp_forward(
+            (-(-rows // plan.block_n),),
+            (x_BSC, *parameters, added_BSO, y_BSO),
+            (rows,),
+            plan.constants,
+            (add_BSO is not None,),
+        )
     return y_BSO
 
 
@@ -137,17 +139,9 @@ def input_grad(
     rows = x_BSC.numel() // channels
     if rows:
         plan = _plan(INPUT_GRAD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)
-        with on(x_BSC.device):
-            mlp_input_grad[(-(-rows // plan.block_n),)](
-                grad_BSO.contiguous(),
-                x_BSC,
-                w_HC.contiguous(),
-                b_H.contiguous(),
-                w_OH.contiguous(),
-                x_grad_BSC,
-                rows,
-                **plan.arguments,
-            )
+        inputs = (tensor.contiguous() for tensor in (grad_BSO, x_BSC, w_HC, b_H, w_OH))
+        grid = (-(-rows // plan.block_n),)
+        mlp_input_grad(grid, (*inputs, x_grad_BSC), (rows,), plan.constants)
     return x_grad_BSC
 
 
@@ -175,34 +169,19 @@ def weight_grad(
     w_OH_grad, b_O_grad = float32(x_BSC, outputs, hidden), float32(x_BSC, outputs * has_b_O)
     parts_PK = float32(x_BSC, parts, size)
     b_O_parts_PO = float32(x_BSC, parts * plan.chunks, outputs) if has_b_O else parts_PK
-    with on(x_BSC.device):
-        if parts:
-            mlp_weight_grad_parts[(plan.chunks, parts)](
-                grad_BSO.contiguous(),
-                x_BSC,
-                w_HC.contiguous(),
-                b_H.contiguous(),
-                w_OH.contiguous(),
-                parts_PK,
-                b_O_parts_PO,
-                rows,
-                rows_per_part,
-                HAS_B2=has_b_O,
-                **plan.arguments,
-            )
-        mlp_sum_parts[(-(-size // SUM_BLOCK['BLOCK_K']),)](
-            parts_PK,
-            w_HC_grad,
-            b_H_grad,
-            w_OH_grad,
-            parts,
-            C=channels,
-            H=hidden,
-            O=outputs,
-            **SUM_BLOCK,
+    if parts:
+        inputs = (tensor.contiguous() for tensor in (grad_BSO, x_BSC, w_HC, b_H, w_OH))
+        mlp_weight_grad_parts(
+            (plan.chunks, parts),
+            (*inputs, parts_PK, b_O_parts_PO),
+            (rows, rows_per_part),
+            plan.constants,
+            (has_b_O,),
         )
-        if has_b_O:
-            sum_parts[(-(-outputs // SUM_B2_BLOCK['BLOCK_C']),)](
-                b_O_parts_PO, b_O_grad, parts * plan.chunks, C=outputs, **SUM_B2_BLOCK
-            )
+    constants, b2_constants = _sum_constants(channels, hidden, outputs)
+    grid = (-(-size // SUM_BLOCK['BLOCK_K']),)
+    mlp_sum_parts(grid, (parts_PK, w_HC_grad, b_H_grad, w_OH_grad), (parts,), constants)
+    if has_b_O:
+        grid = (-(-outputs // SUM_B2_BLOCK['BLOCK_C']),)
+        sum_parts(grid, (b_O_parts_PO, b_O_grad), (parts * plan.chunks,), b2_constants)
     return w_HC_grad, b_H_grad, w_OH_grad, b_O_grad

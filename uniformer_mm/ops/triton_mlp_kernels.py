@@ -20,6 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .launch import kernel
 from .triton_shared import normal
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
@@ -57,7 +58,7 @@ def _load_vector(ptr, length, BLOCK: tl.constexpr):
     return tl.load(ptr + at, mask=at < length, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['ADDS'], do_not_specialize=SIZES)
 def mlp_forward(
     x_ptr,
     w1_ptr,
@@ -100,7 +101,7 @@ def mlp_forward(
     _store(y_ptr + first * O, sum_NO, left, O, O)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def mlp_input_grad(
     grad_ptr,
     x_ptr,
@@ -137,7 +138,7 @@ def mlp_input_grad(
     _store(x_grad_ptr + first * C, sum_NC, left, C, C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_B2'], do_not_specialize=SIZES)
 def mlp_weight_grad_parts(
     grad_ptr,
     x_ptr,
@@ -208,7 +209,7 @@ def mlp_weight_grad_parts(
     tl.store(parts_ptr + H * (C + O) + start + h, sum_H, mask=h < H - start)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def mlp_sum_parts(
     parts_ptr,
     w1_ptr,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels of LayerNorm and BatchNorm without their affine parts, on rows of channels.
+"""Triton kernels of LayerNorm and BatchNorm on rows of channels, mostly without affine parts.
 
 A tile is some rows and some or all channels; every access is contiguous. Statistics, sums and the
 arithmetic are float32. BatchNorm's moments are found in two stages, each in a fixed order: a
@@ -10,16 +10,16 @@ is not: another image size compiles nothing. Shapes: ``N`` rows, ``C`` channels,
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from .launch import kernel
 from .triton_shared import tile
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'parts']
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def layer_standardise(
     x_ptr,
     xhat_ptr,
@@ -42,7 +42,7 @@ def layer_standardise(
     tl.store(rstd_ptr + n, rstd, mask=n < rows)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_STREAM'], do_not_specialize=SIZES)
 def layer_standardise_grad(
     grad_ptr,
     xhat_ptr,
@@ -70,7 +70,80 @@ def layer_standardise_grad(
     tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
+def layer_norm(
+    x_ptr,
+    gamma_ptr,
+    beta_ptr,
+    y_ptr,
+    mean_ptr,
+    rstd_ptr,
+    rows,
+    eps,
+    C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``y_NC``, ``mean_N`` and ``rstd_N`` of ``x_NC``; a program holds whole rows."""
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    c = tl.arange(0, BLOCK_C)
+    at, ok = tile(n, c, rows, C)
+    x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+    beta = tl.load(beta_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+    mean = tl.sum(x, axis=1) / C
+    centred = tl.where((c < C)[None, :], x - mean[:, None], 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    y = centred * rstd[:, None] * gamma[None, :] + beta[None, :]
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
+    tl.store(mean_ptr + n, mean, mask=n < rows)
+    tl.store(rstd_ptr + n, rstd, mask=n < rows)
+
+
+@kernel(do_not_specialize=SIZES)
+def layer_norm_grad(
+    grad_ptr,
+    x_ptr,
+    mean_ptr,
+    rstd_ptr,
+    gamma_ptr,
+    x_grad_ptr,
+    parts_ptr,
+    rows,
+    rows_per_part,
+    C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """``x_grad_NC``, and for each part the sums ``parts_P2C`` of ``grad xhat`` and ``grad``."""
+    part = tl.program_id(0)
+    c = tl.arange(0, BLOCK_C)
+    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
+    first = part * rows_per_part
+    last = min(first + rows_per_part, rows)
+    sum_both = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    sum_grad = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    for start in range(first, last, BLOCK_N):
+        n = start + tl.arange(0, BLOCK_N)
+        at, ok = tile(n, c, last, C)
+        grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        mean = tl.load(mean_ptr + n, mask=n < last, other=0.0)
+        rstd = tl.load(rstd_ptr + n, mask=n < last, other=0.0)
+        xhat = tl.where(ok, (x - mean[:, None]) * rstd[:, None], 0.0)
+        sum_both += grad * xhat
+        sum_grad += grad
+        grad *= gamma[None, :]
+        mean_grad = tl.sum(grad, axis=1) / C
+        mean_both = tl.sum(grad * xhat, axis=1) / C
+        total = rstd[:, None] * (grad - mean_grad[:, None] - xhat * mean_both[:, None])
+        tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
+    row_ptr = parts_ptr + part.to(tl.int64) * 2 * C + c
+    tl.store(row_ptr, tl.sum(sum_both, axis=0), mask=c < C)
+    tl.store(row_ptr + C, tl.sum(sum_grad, axis=0), mask=c < C)
+
+
+@kernel(do_not_specialize=SIZES)
 def moments_of_parts(
     x_ptr,
     parts_ptr,
@@ -110,7 +183,7 @@ def moments_of_parts(
     tl.store(row_ptr + C, part_squares, mask=c < C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['TRACKS', 'COUNTS', 'CUMULATIVE'], do_not_specialize=SIZES)
 def join_moments(
     parts_ptr,
     mean_ptr,
@@ -174,7 +247,7 @@ def join_moments(
         tl.store(count_ptr, tl.load(count_ptr) + 1, mask=first)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def batch_standardise(
     x_ptr,
     mean_ptr,
@@ -196,7 +269,7 @@ def batch_standardise(
     tl.store(xhat_ptr + at, xhat.to(xhat_ptr.dtype.element_ty), mask=ok)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_STREAM'], do_not_specialize=SIZES)
 def batch_standardise_grad(
     grad_ptr,
     xhat_ptr,

@@ -8,16 +8,16 @@ one kernel adds the parts. Everything else is as in ``triton_norm_kernels.py``. 
 
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
+from .launch import kernel
 from .triton_shared import normal, tile
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'rows_per_sample', 'parts', 'outputs', 'outputs_per_part']
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def sum_parts(
     parts_ptr, sums_ptr, parts, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
@@ -32,7 +32,7 @@ def sum_parts(
     tl.store(sums_ptr + c, tl.sum(total, axis=0), mask=c < C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_FACTORS', 'STORES'], do_not_specialize=SIZES)
 def scale_and_sum(
     x_ptr,
     factors_ptr,
@@ -66,7 +66,7 @@ def scale_and_sum(
     tl.store(parts_ptr + part.to(tl.int64) * C + c, tl.sum(total, axis=0), mask=c < C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def gelu_grad(
     grad_ptr,
     h_ptr,
@@ -101,7 +101,7 @@ def gelu_grad(
     tl.store(parts_ptr + part.to(tl.int64) * C + c, tl.sum(total, axis=0), mask=c < C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['HAS_FACTORS', 'COPIES'], do_not_specialize=SIZES)
 def add_branch(
     x_ptr,
     branch_ptr,
@@ -131,7 +131,7 @@ def add_branch(
         tl.store(copy_ptr + at, y.to(copy_ptr.dtype.element_ty), mask=ok)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(['AFFINE', 'RUNNING'], do_not_specialize=SIZES)
 def fold(
     weight_ptr,
     bias_ptr,
@@ -178,7 +178,7 @@ def fold(
     tl.store(folded_bias_ptr + o, bias, mask=o < outputs)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def fold_grad(
     folded_grad_ptr,
     folded_bias_grad_ptr,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import triton_norm_kernels as norm
 from . import triton_row_kernels as row
-from .launch import float32, on, power_of_two, processors
+from .launch import Constants, float32, power_of_two, processors
 from .rows import Running, RunningNorm
 
 # Elements of a tile: 16 for each of 128 threads.
@@ -41,7 +41,7 @@ class _Plan:
 
     Attributes:
         tiles: Grid of one program for each tile.
-        block: Rows and channels of a tile, and warps.
+        block: Constants of a kernel that takes a tile: its size, the channels, and warps.
         parts: Grid of the programs that sum over rows.
         rows_per_part: Rows that one of them sums.
         join_grid: Grid that joins the parts.
@@ -49,22 +49,24 @@ class _Plan:
     """
 
     tiles: tuple[int, int]
-    block: dict[str, int]
+    block: Constants
     parts: tuple[int, int]
     rows_per_part: int
     join_grid: tuple[int]
-    join_block: dict[str, int]
+    join_block: Constants
 
 
-@functools.lru_cache(maxsize=4096)
-def _join(parts: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
+@functools.cache
+def _block(**constants: int) -> Constants:
+    return Constants(constants, **WARPS)
+
+
+def _join(parts: int, channels: int) -> tuple[tuple[int], Constants]:
     """Few channels and many parts in a program: the loop over parts is what takes time."""
-    block_p = min(power_of_two(parts), MAX_JOIN_BLOCK_P)
     # The same program for any number of parts that needs a loop.
-    block_p = MAX_JOIN_BLOCK_P if block_p > 8 else 8
+    block_p = MAX_JOIN_BLOCK_P if parts > 8 else 8
     block_c = JOIN_TILE // MAX_JOIN_BLOCK_P
-    block = {'BLOCK_P': block_p, 'BLOCK_C': block_c, **WARPS}
-    return (-(-channels // block_c),), block
+    return (-(-channels // block_c),), _block(C=channels, BLOCK_P=block_p, BLOCK_C=block_c)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,7 +80,7 @@ def _plan(rows: int, channels: int, device: torch.device) -> _Plan:
     parts = -(-rows // rows_per_part)
     return _Plan(
         (tiles, blocks_c),
-        {'BLOCK_N': block_n, 'BLOCK_C': block_c, **WARPS},
+        _block(C=channels, BLOCK_N=block_n, BLOCK_C=block_c),
         (parts, blocks_c),
         rows_per_part,
         *_join(parts, channels),
@@ -86,22 +88,21 @@ def _plan(rows: int, channels: int, device: torch.device) -> _Plan:
 
 
 @functools.lru_cache(maxsize=4096)
-def _whole_rows(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
+def _whole_rows(rows: int, channels: int) -> tuple[tuple[int], Constants]:
     """Grid and tile of a kernel whose programs hold whole rows."""
     block_c = power_of_two(channels)
     block_n = max(1, TILE // block_c)
-    return (-(-rows // block_n),), {'BLOCK_N': block_n, 'BLOCK_C': block_c, **WARPS}
+    return (-(-rows // block_n),), _block(C=channels, BLOCK_N=block_n, BLOCK_C=block_c)
 
 
 def _like(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
-def _sum_parts(parts_PC: Tensor, plan_join: tuple[tuple[int], dict[str, int]]) -> Tensor:
+def _sum_parts(parts_PC: Tensor, grid: tuple[int], block: Constants) -> Tensor:
     parts, channels = parts_PC.shape
     sums_C = float32(parts_PC, channels)
-    grid, block = plan_join
-    row.sum_parts[grid](parts_PC, sums_C, parts, channels, **block)
+    row.sum_parts(grid, (parts_PC, sums_C), (parts,), block)
     return sums_C
 
 
@@ -112,8 +113,7 @@ def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Ten
     xhat_NC, rstd_N = _like(x_NC, dtype), float32(x_NC, rows)
     grid, block = _whole_rows(rows, channels)
     if x_NC.numel():
-        with on(x_NC.device):
-            norm.layer_standardise[grid](x_NC, xhat_NC, rstd_N, rows, eps, channels, **block)
+        norm.layer_standardise(grid, (x_NC, xhat_NC, rstd_N), (rows, eps), block)
     return xhat_NC, rstd_N
 
 
@@ -128,11 +128,42 @@ def layer_standardise_grad(
     x_grad_NC = _like(grad_NC, dtype)
     grid, block = _whole_rows(rows, channels)
     if grad_NC.numel():
-        with on(grad_NC.device):
-            norm.layer_standardise_grad[grid](
-                grad_NC, xhat_NC, rstd_N, stream_NC, x_grad_NC, rows, channels, has_stream, **block
-            )
+        tensors = grad_NC, xhat_NC, rstd_N, stream_NC, x_grad_NC
+        norm.layer_standardise_grad(grid, tensors, (rows,), block, (has_stream,))
     return x_grad_NC
+
+
+def layer_norm(
+    x_NC: Tensor, gamma_C: Tensor, beta_C: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``rows.py``."""
+    x_NC = x_NC.contiguous()
+    rows, channels = x_NC.shape
+    y_NC, mean_N, rstd_N = _like(x_NC, dtype), float32(x_NC, rows), float32(x_NC, rows)
+    if x_NC.numel():
+        grid, block = _whole_rows(rows, channels)
+        tensors = x_NC, gamma_C, beta_C, y_NC, mean_N, rstd_N
+        norm.layer_norm(grid, tensors, (rows, eps), block)
+    return y_NC, mean_N, rstd_N
+
+
+def layer_norm_grad(
+    grad_NC: Tensor, x_NC: Tensor, mean_N: Tensor, rstd_N: Tensor, gamma_C: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See ``rows.py``."""
+    grad_NC, x_NC = grad_NC.contiguous(), x_NC.contiguous()
+    rows, channels = x_NC.shape
+    x_grad_NC = _like(x_NC, x_NC.dtype)
+    if not x_NC.numel():
+        return x_grad_NC, torch.zeros(2, channels, dtype=torch.float32, device=x_NC.device)
+    (tiles,), block = _whole_rows(rows, channels)
+    parts = min(tiles, PROGRAMS_PER_PROCESSOR * processors(x_NC.device))
+    rows_per_part = -(-tiles // parts) * block['BLOCK_N']
+    parts = -(-rows // rows_per_part)
+    parts_PC = float32(x_NC, parts, 2 * channels)
+    tensors = grad_NC, x_NC, mean_N, rstd_N, gamma_C, x_grad_NC, parts_PC
+    norm.layer_norm_grad((parts,), tensors, (rows, rows_per_part), block)
+    return x_grad_NC, _sum_parts(parts_PC, *_join(parts, 2 * channels)).view(2, channels)
 
 
 def batch_standardise(
@@ -153,31 +184,16 @@ def batch_standardise(
     if cumulative:
         # Every program reads the counter, so none of them can count.
         count.add_(1)
-    with on(x_NC.device):
-        norm.moments_of_parts[plan.parts](
-            x_NC, parts_P2C, rows, plan.rows_per_part, channels, **plan.block
-        )
-        norm.join_moments[plan.join_grid](
-            parts_P2C,
-            mean_C,
-            rstd_C,
-            mean,
-            var,
-            mean_C if count is None else count,
-            rows,
-            plan.rows_per_part,
-            parts,
-            eps,
-            0.0 if cumulative else momentum,
-            channels,
-            running is not None,
-            count is not None and not cumulative,
-            cumulative,
-            **plan.join_block,
-        )
-        norm.batch_standardise[plan.tiles](
-            x_NC, mean_C, rstd_C, xhat_NC, rows, channels, **plan.block
-        )
+    sizes = rows, plan.rows_per_part
+    norm.moments_of_parts(plan.parts, (x_NC, parts_P2C), sizes, plan.block)
+    norm.join_moments(
+        plan.join_grid,
+        (parts_P2C, mean_C, rstd_C, mean, var, mean_C if count is None else count),
+        (*sizes, parts, eps, 0.0 if cumulative else momentum),
+        plan.join_block,
+        (running is not None, count is not None and not cumulative, cumulative),
+    )
+    norm.batch_standardise(plan.tiles, (x_NC, mean_C, rstd_C, xhat_NC), (rows,), plan.block)
     if running is not None:
         # What the framework's own operators do to tensors that they change.
         torch.autograd.graph.increment_version([mean, var] + [count] * (count is not None))
@@ -201,28 +217,17 @@ def batch_standardise_grad(
     x_grad_NC = _like(grad_NC, dtype)
     if grad_NC.numel():
         plan = _plan(rows, channels, grad_NC.device)
-        with on(grad_NC.device):
-            norm.batch_standardise_grad[plan.tiles](
-                grad_NC,
-                xhat_NC,
-                rstd_C,
-                scale_C,
-                affine_grad_2C.contiguous(),
-                stream_NC,
-                x_grad_NC,
-                rows,
-                channels,
-                has_stream,
-                **plan.block,
-            )
+        sums_2C = affine_grad_2C.contiguous()
+        tensors = grad_NC, xhat_NC, rstd_C, scale_C, sums_2C, stream_NC, x_grad_NC
+        norm.batch_standardise_grad(plan.tiles, tensors, (rows,), plan.block, (has_stream,))
     return x_grad_NC
 
 
 @functools.lru_cache(maxsize=1024)
-def _fold_plan(outputs: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
+def _fold_plan(outputs: int, channels: int) -> tuple[tuple[int], Constants]:
     block_c = min(power_of_two(channels), 256)
     block_o = FOLD_TILE // block_c
-    return (-(-outputs // block_o),), {'BLOCK_O': block_o, 'BLOCK_C': block_c, **WARPS}
+    return (-(-outputs // block_o),), _block(C=channels, BLOCK_O=block_o, BLOCK_C=block_c)
 
 
 def fold(
@@ -243,23 +248,8 @@ def fold(
     scale_C, shift_C = (scale_C, shift_C) if affine else (bias_O, bias_O)
     mean_C, var_C, eps = running or (bias_O, bias_O, 0.0)
     grid, block = _fold_plan(outputs, channels)
-    with on(weight_OC.device):
-        row.fold[grid](
-            weight_OC,
-            bias_O,
-            scale_C,
-            shift_C,
-            mean_C,
-            var_C,
-            folded_OC,
-            folded_O,
-            outputs,
-            eps,
-            channels,
-            affine,
-            running is not None,
-            **block,
-        )
+    tensors = weight_OC, bias_O, scale_C, shift_C, mean_C, var_C, folded_OC, folded_O
+    row.fold(grid, tensors, (outputs, eps), block, (affine, running is not None))
     return folded_OC, folded_O
 
 
@@ -276,23 +266,14 @@ def fold_grad(
     parts = -(-outputs // OUTPUTS_PER_PART)
     parts_PC = float32(weight_OC, parts, 2 * channels)
     weight_grad_OC = _like(weight_OC, weight_OC.dtype)
-    grid = parts, -(-channels // FOLD_GRAD_BLOCK['BLOCK_C'])
-    with on(weight_OC.device):
-        row.fold_grad[grid](
-            folded_grad_OC,
-            folded_bias_grad_O.contiguous(),
-            weight_OC,
-            scale_C,
-            shift_C,
-            weight_grad_OC,
-            parts_PC,
-            outputs,
-            OUTPUTS_PER_PART,
-            channels,
-            **FOLD_GRAD_BLOCK,
-            **WARPS,
-        )
-        sums = parts_PC if parts == 1 else _sum_parts(parts_PC, _join(parts, 2 * channels))
+    bias_grad_O = folded_bias_grad_O.contiguous()
+    row.fold_grad(
+        (parts, -(-channels // FOLD_GRAD_BLOCK['BLOCK_C'])),
+        (folded_grad_OC, bias_grad_O, weight_OC, scale_C, shift_C, weight_grad_OC, parts_PC),
+        (outputs, OUTPUTS_PER_PART),
+        _block(C=channels, **FOLD_GRAD_BLOCK),
+    )
+    sums = parts_PC if parts == 1 else _sum_parts(parts_PC, *_join(parts, 2 * channels))
     return weight_grad_OC, sums.view(2, channels)
 
 
@@ -303,21 +284,14 @@ def _scale_and_sum(x_NC: Tensor, factors_B: Tensor | None, y_NC: Tensor | None) 
     plan = _plan(rows, channels, x_NC.device)
     parts_PC = float32(x_NC, plan.parts[0], channels)
     factors = x_NC if factors_B is None else factors_B.contiguous()
-    with on(x_NC.device):
-        row.scale_and_sum[plan.parts](
-            x_NC,
-            factors,
-            x_NC if y_NC is None else y_NC,
-            parts_PC,
-            rows,
-            plan.rows_per_part,
-            1 if factors_B is None else rows // len(factors_B),
-            channels,
-            factors_B is not None,
-            y_NC is not None,
-            **plan.block,
-        )
-        return _sum_parts(parts_PC, (plan.join_grid, plan.join_block))
+    row.scale_and_sum(
+        plan.parts,
+        (x_NC, factors, x_NC if y_NC is None else y_NC, parts_PC),
+        (rows, plan.rows_per_part, 1 if factors_B is None else rows // len(factors_B)),
+        plan.block,
+        (factors_B is not None, y_NC is not None),
+    )
+    return _sum_parts(parts_PC, plan.join_grid, plan.join_block)
 
 
 def column_sum(x_NC: Tensor) -> Tensor:
@@ -345,20 +319,9 @@ def gelu_grad(grad_NC: Tensor, h_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return gelu_NC, grad_NC, torch.zeros(channels, dtype=torch.float32, device=h_NC.device)
     plan = _plan(rows, channels, h_NC.device)
     parts_PC = float32(h_NC, plan.parts[0], channels)
-    with on(h_NC.device):
-        row.gelu_grad[plan.parts](
-            grad_NC,
-            h_NC,
-            gelu_NC,
-            grad_NC,
-            parts_PC,
-            rows,
-            plan.rows_per_part,
-            channels,
-            **plan.block,
-        )
-        sums_C = _sum_parts(parts_PC, (plan.join_grid, plan.join_block))
-    return gelu_NC, grad_NC, sums_C
+    tensors = grad_NC, h_NC, gelu_NC, grad_NC, parts_PC
+    row.gelu_grad(plan.parts, tensors, (rows, plan.rows_per_part), plan.block)
+    return gelu_NC, grad_NC, _sum_parts(parts_PC, plan.join_grid, plan.join_block)
 
 
 def add_branch(
@@ -374,18 +337,12 @@ def add_branch(
     copy_NC = None if copy is None else _like(x_NC, copy)
     if x_NC.numel():
         plan = _plan(rows, channels, x_NC.device)
-        with on(x_NC.device):
-            row.add_branch[plan.tiles](
-                x_NC,
-                branch_NC,
-                x_NC if factors_B is None else factors_B.contiguous(),
-                y_NC,
-                y_NC if copy_NC is None else copy_NC,
-                rows,
-                1 if factors_B is None else rows // len(factors_B),
-                channels,
-                factors_B is not None,
-                copy_NC is not None,
-                **plan.block,
-            )
+        factors = x_NC if factors_B is None else factors_B.contiguous()
+        row.add_branch(
+            plan.tiles,
+            (x_NC, branch_NC, factors, y_NC, y_NC if copy_NC is None else copy_NC),
+            (rows, 1 if factors_B is None else rows // len(factors_B)),
+            plan.block,
+            (factors_B is not None, copy_NC is not None),
+        )
     return y_NC, copy_NC
