@@ -119,7 +119,8 @@ def _shape_of_weight_grad(
     grad: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, has_b2: bool, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    shapes = (w1.shape, b1.shape, w2.shape, (w2.shape[0] * has_b2,))
+    # Not a product: symbols of older releases cannot be multiplied by a bool.
+    shapes = w1.shape, b1.shape, w2.shape, (w2.shape[0] if has_b2 else 0,)
     return tuple(x.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
