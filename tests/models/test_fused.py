@@ -49,7 +49,7 @@ def test_network_equals_the_reference(variant: str, training: bool, calls: list[
     test_official.test_gradients_and_statistics_are_the_reference_s(variant, training)
     layer_scale = 'layer_scale' in VARIANTS[variant][1]
     blocks = sum(VARIANTS[variant][1]['depths'])
-    assert calls.count('_AddDepthwise') == blocks
+    assert calls.count('_Depthwise') == blocks + 3
     assert calls.count('_AddNormMlp') == blocks
     assert calls.count('_NormLinear') == 3
     divided = VARIANTS[variant][2].get('attention') == 'divided'

@@ -149,6 +149,57 @@ def test_running_norm_is_folded(device: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('dtype', [FLOAT32, BFLOAT16], ids=str)
+def test_many_matrices_in_one_launch(
+    dtype: torch.dtype, device: str, poisoned: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cast, scaled, and normalised with running statistics; then what one launch cannot read."""
+    from uniformer_mm.ops import triton_weights
+
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw).to(device)
+
+    running = rows.RunningNorm(random(17), random(17).abs(), 1e-3)
+    products = [
+        rows.Product(random(5, 300), random(5), random(300), random(300)),
+        rows.Product(random(70, 8), random(70)),
+        rows.Product(random(9, 17), random(9), random(17), random(17), running),
+    ]
+    launches = []
+    launch = triton_weights.kernels.fold_all
+    monkeypatch.setattr(
+        triton_weights.kernels, 'fold_all', lambda *args: launches.append(1) or launch(*args)
+    )
+
+    def check() -> None:
+        found = rows.fold_all(products, dtype, backend='triton')
+        for product, pair in zip(products, found, strict=True):
+            *tensors, statistics = product
+            wide = (None if tensor is None else tensor.double() for tensor in tensors)
+            exact = rows.fold(*wide, torch.float64, statistics, backend='framework')
+            for one, truth in zip(pair, exact, strict=True):
+                assert one.dtype is dtype
+                tolerance = 2 * torch.finfo(dtype).eps * truth.abs().max().item()
+                torch.testing.assert_close(one.double(), truth, rtol=0, atol=tolerance)
+
+    check()
+    # What the matrices hold now is read, not what they held.
+    products[0].weight.mul_(2)
+    products[1] = products[1]._replace(weight=random(8, 70).t())
+    check()
+    assert len(launches) == 1, 'a matrix with strides was read as if it had none'
+
+
+def test_transposes_in_one_launch(device: str, poisoned: list) -> None:
+    weights = [torch.randn(70, 25), torch.randn(3, 9), torch.randn(64, 125), torch.randn(1, 1)]
+    weights = [weight.to(device) for weight in weights]
+    for weight, taps in zip(weights, rows.transpose_all(weights, backend='triton'), strict=True):
+        assert taps.is_contiguous()
+        assert torch.equal(taps, weight.t())
+
+
 def test_mixed_dtypes_of_the_stream_and_the_branch(device: str) -> None:
     x, grad = RowsCase(40, 24, 1).maps(device)
     xhat, rstd = rows.layer_standardise(x, 1e-6, BFLOAT16, backend='triton')

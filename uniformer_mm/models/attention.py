@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from .functional import is_compiling
 from .fused import folded_linear
-from .fused_norm import LAYER
-from .layers import Linear, fused_kind, is_watched
+from .layers import Linear
+from .prepared import Matrix
 
 
 class Attention(nn.Module):
@@ -57,11 +57,13 @@ class FoldedAttention:
     Args:
         attention: The attention.
         norm: The norm before it, whose affine part goes into the first projection.
+        matrix: Norm and first projection.
     """
 
-    def __init__(self, attention: Attention, norm: nn.Module) -> None:
+    def __init__(self, attention: Attention, norm: nn.Module, matrix: Matrix) -> None:
         self.attention = attention
         self.norm = norm
+        self.matrix = matrix
 
     def __call__(self, x_BNC: Tensor, padding: Tensor | None = None) -> Tensor:
         """Attend among the N tokens of each row. Shape: ``x_BNC -> y_BNC``.
@@ -70,15 +72,8 @@ class FoldedAttention:
             x_BNC: Tokens.
             padding: Which of the ``B * N`` tokens are zeros that pad the map after its norm.
         """
-        qkv_BNK = folded_linear(self.attention.qkv, x_BNC, self.norm, padding)
+        qkv_BNK = folded_linear(self.attention.qkv, self.norm, self.matrix, x_BNC, padding)
         return self.attention.attend(qkv_BNK)
-
-
-def can_fold(attention: nn.Module, norm: nn.Module, x: Tensor) -> bool:
-    """Whether :class:`FoldedAttention` can stand for ``attention(norm(x))``."""
-    if type(attention) is not Attention or is_watched(attention):
-        return False
-    return fused_kind(norm, x, attention.qkv, attention.proj) == LAYER
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ Source: arXiv 2201.09450 equations 2 to 4; official files named in ``layers.py``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +22,50 @@ from .attention import (
     attend_in_windows,
     attend_over_space,
     attend_over_time,
-    can_fold,
 )
 from .fused import add_linear, layer_standardise
 from .fused_mlp import norm_mlp, reads_stream
+from .fused_norm import LAYER
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
+    DEPTHWISE_TYPES,
     DropPath,
     LayerNorm,
     Linear,
     Mlp,
+    convolved,
     depthwise,
-    fits,
     fused_kind,
+    holds_tensors,
     init_weights,
     is_own_mlp,
-    is_plain,
+    is_usable,
+    is_watched,
     normalised,
     pointwise,
     residual_scale,
     wants_copy,
 )
+from .prepared import LinearEntry, Weights, matrix_of, prepare
+
+
+def is_own_depthwise(conv: nn.Module) -> bool:
+    """Whether a depthwise convolution is ours as built, so that formulas may use its taps."""
+    return type(conv) in DEPTHWISE_TYPES and not is_watched(conv) and holds_tensors(conv)
+
+
+def mlp_layers(mlp: nn.Module, norm: nn.Module, x: Tensor) -> Iterator[LinearEntry]:
+    """Both layers of an MLP, if formulas may use them."""
+    kind = fused_kind(norm, x, mlp.fc1, mlp.fc2) if is_own_mlp(mlp) else None
+    if kind is not None:
+        yield mlp.fc1, norm, kind
+        yield mlp.fc2, None, None
+
+
+def is_fused(mlp: nn.Module, weights: Weights | None) -> bool:
+    """Whether an MLP is part of a formula."""
+    return weights is not None and is_own_mlp(mlp) and mlp.fc1 in weights.matrices
 
 
 class _Block(nn.Module):
@@ -79,6 +101,7 @@ class _Block(nn.Module):
         layer: nn.Module,
         a_BSI: Tensor,
         gamma: Tensor | None,
+        weights: Weights | None,
         copies: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """:meth:`add` with ``layer(a)`` as the branch.
@@ -87,8 +110,9 @@ class _Block(nn.Module):
             The sum, and where ``copies`` asks for it and it comes at no cost, the sum in the dtype
             of matrix products.
         """
-        if gamma is None and is_plain(layer) and fits(x_BSC, layer):
-            return add_linear(layer, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
+        cast = matrix_of(weights, layer) if gamma is None else None
+        if cast is not None:
+            return add_linear(layer, cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
         return self.add(x_BSC, layer(a_BSI), gamma), None
 
     def add_mlp(
@@ -97,15 +121,18 @@ class _Block(nn.Module):
         mlp: Mlp,
         norm: nn.Module,
         gamma: Tensor | None,
+        weights: Weights | None,
         copy_BSC: Tensor | None = None,
     ) -> Tensor:
         """:meth:`add` with ``mlp(norm(x))`` as the branch; ``copy_BSC`` is x in another dtype."""
-        kind = fused_kind(norm, x_BSC, mlp.fc1, mlp.fc2) if is_own_mlp(mlp) else None
-        if kind is None:
+        if not is_fused(mlp, weights):
             return self.add(x_BSC, mlp(x_BSC, norm), gamma)
         adds = gamma is None
         factors = self.drop_path.factors(x_BSC) if adds else None
-        y_BSC, branch_BSC = norm_mlp(norm, kind, mlp.fc1, mlp.fc2, x_BSC, copy_BSC, factors, adds)
+        matrices = weights.matrices[mlp.fc1], weights.matrices[mlp.fc2]
+        y_BSC, branch_BSC = norm_mlp(
+            norm, mlp.fc1, mlp.fc2, *matrices, x_BSC, copy_BSC, factors, adds
+        )
         return y_BSC if adds else self.add(y_BSC, branch_BSC, gamma)
 
 
@@ -140,18 +167,30 @@ class LocalBlock(_Block):
         self.gamma_1 = residual_scale(shape, layer_scale)
         self.gamma_2 = residual_scale(shape, layer_scale)
 
-    def forward(self, x_BSC: Tensor) -> Tensor:
-        """Shape: ``x_BSC -> y_BSC``."""
-        x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1))
-        x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC)
-        mixed = self.attn(mixed)
+    def linear_layers(self, x: Tensor) -> Iterator[LinearEntry]:
+        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        kind = fused_kind(self.norm1, x, self.conv1)
+        if kind is not None:
+            yield self.conv1, self.norm1, kind
+        if is_usable(self.conv2):
+            yield self.conv2, None, None
+        yield from mlp_layers(self.mlp, self.norm2, x)
+
+    def depthwise_layers(self) -> Iterator[nn.Module]:
+        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        return filter(is_own_depthwise, (self.pos_embed, self.attn))
+
+    def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
+        """Shape: ``x_BSC -> y_BSC``; ``weights`` are prepared here if they are not given."""
+        weights = weights or prepare((self,), x_BSC)
+        x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1), weights)
+        x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC, weights)
+        mixed = convolved(self.attn, mixed, weights)
         copies = wants_copy(self.norm2) and not (
-            is_own_mlp(self.mlp)
-            and fused_kind(self.norm2, x_BSC, self.mlp.fc1, self.mlp.fc2) is not None
-            and reads_stream(self.mlp.fc1, self.mlp.fc2)
+            is_fused(self.mlp, weights) and reads_stream(self.mlp.fc1, self.mlp.fc2)
         )
-        x_BSC, copy_BSC = self.add_layer(x_BSC, self.conv2, mixed, self.gamma_1, copies)
-        return self.add_mlp(x_BSC, self.mlp, self.norm2, self.gamma_2, copy_BSC)
+        x_BSC, copy_BSC = self.add_layer(x_BSC, self.conv2, mixed, self.gamma_1, weights, copies)
+        return self.add_mlp(x_BSC, self.mlp, self.norm2, self.gamma_2, weights, copy_BSC)
 
 
 class GlobalBlock(_Block):
@@ -188,12 +227,31 @@ class GlobalBlock(_Block):
         self.gamma_1 = residual_scale((dim,), layer_scale)
         self.gamma_2 = residual_scale((dim,), layer_scale)
 
+    def attentions(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Each attention and the norm before it."""
+        return ((self.attn, self.norm1),)
+
+    def linear_layers(self, x: Tensor) -> Iterator[LinearEntry]:
+        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        for attention, norm in self.attentions():
+            if type(attention) is not Attention or is_watched(attention):
+                continue
+            if fused_kind(norm, x, attention.qkv, attention.proj) == LAYER:
+                yield attention.qkv, norm, LAYER
+                yield attention.proj, None, None
+        yield from mlp_layers(self.mlp, self.norm2, x)
+
+    def depthwise_layers(self) -> Iterator[nn.Module]:
+        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        return filter(is_own_depthwise, (self.pos_embed,))
+
     def add_attention(
         self,
         x_BTHWC: Tensor,
         attention: nn.Module,
         norm: nn.Module,
         attend: Callable[..., Tensor],
+        weights: Weights | None,
         gamma: Tensor | None = None,
         to_BTHWC: Tensor | None = None,
     ) -> Tensor:
@@ -204,20 +262,24 @@ class GlobalBlock(_Block):
             attention: The attention.
             norm: The norm before it.
             attend: One of the functions of ``attention.py``.
+            weights: What formulas use.
             gamma: Residual scale, or None.
             to_BTHWC: What the branch is added to, if not x.
         """
-        if not can_fold(attention, norm, x_BTHWC):
+        folded = matrix_of(weights, attention.qkv) if type(attention) is Attention else None
+        if folded is None:
             mixed = attend(attention, norm(x_BTHWC))
             return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma)
         x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC)
-        mixed = attend(FoldedAttention(attention, norm), xhat_BTHWC)
+        mixed = attend(FoldedAttention(attention, norm, folded), xhat_BTHWC)
         target = x_BTHWC if to_BTHWC is None else to_BTHWC
-        return self.add_layer(target, attention.proj, mixed, gamma)[0]
+        return self.add_layer(target, attention.proj, mixed, gamma, weights)[0]
 
-    def mix(self, x_BTHWC: Tensor) -> Tensor:
+    def mix(self, x_BTHWC: Tensor, weights: Weights | None) -> Tensor:
         """The residual stream after the token mixer. Shape: ``x_BTHWC -> y_BTHWC``."""
-        return self.add_attention(x_BTHWC, self.attn, self.norm1, self.attend, self.gamma_1)
+        return self.add_attention(
+            x_BTHWC, self.attn, self.norm1, self.attend, weights, self.gamma_1
+        )
 
     def attend(self, attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
         """Attention in windows, if they have a size. Shape: ``x_BTHWC -> y_BTHWC``."""
@@ -225,12 +287,13 @@ class GlobalBlock(_Block):
             return attend_globally(attention, x_BTHWC)
         return attend_in_windows(attention, x_BTHWC, self.window_size)
 
-    def forward(self, x_BSC: Tensor) -> Tensor:
-        """Shape: ``x_BSC -> y_BSC``."""
-        x_BSC, _ = self.pos_embed.add_to(x_BSC)
+    def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
+        """Shape: ``x_BSC -> y_BSC``; ``weights`` are prepared here if they are not given."""
+        weights = weights or prepare((self,), x_BSC)
+        x_BSC, _ = self.pos_embed.add_to(x_BSC, weights=weights)
         B, *_, H, W, C = x_BSC.shape
-        x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C))
-        y_BTHWC = self.add_mlp(x_BTHWC, self.mlp, self.norm2, self.gamma_2)
+        x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C), weights)
+        y_BTHWC = self.add_mlp(x_BTHWC, self.mlp, self.norm2, self.gamma_2, weights)
         return y_BTHWC.reshape(x_BSC.shape)
 
 
@@ -260,12 +323,18 @@ class DividedBlock(GlobalBlock):
             nn.init.zeros_(parameter)
         nn.init.ones_(self.t_attn.proj.weight)
 
-    def mix(self, x_BTHWC: Tensor) -> Tensor:
+    def attentions(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Each attention and the norm before it."""
+        return *super().attentions(), (self.t_attn, self.t_norm)
+
+    def mix(self, x_BTHWC: Tensor, weights: Weights | None) -> Tensor:
         """Shape: ``x_BTHWC -> y_BTHWC``."""
-        u_BTHWC = self.add_attention(x_BTHWC, self.t_attn, self.t_norm, attend_over_time)
-        return self.add_attention(
-            u_BTHWC, self.attn, self.norm1, attend_over_space, self.gamma_1, to_BTHWC=x_BTHWC
-        )
+        u_BTHWC = self.add_attention(x_BTHWC, self.t_attn, self.t_norm, attend_over_time, weights)
+        space = self.attn, self.norm1, attend_over_space, weights, self.gamma_1
+        return self.add_attention(u_BTHWC, *space, to_BTHWC=x_BTHWC)
+
+
+BLOCK_TYPES = (LocalBlock, GlobalBlock, DividedBlock)
 
 
 def init_block(module: nn.Module) -> None:

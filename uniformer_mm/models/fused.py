@@ -26,27 +26,37 @@ from torch.autograd.function import once_differentiable
 from ..ops import rows
 from ..ops.dispatch import resolve
 from .fused_norm import LAYER, FusedNorm, as_rows, product_dtype, weight_product
+from .prepared import Matrix
 
 Gradients = tuple[Tensor | None, ...]
 
 
-class _AddDepthwise(torch.autograd.Function):
-    """``x + conv(x)`` in the dtype of the stream, keeping ``x`` in that of the products."""
+class _Depthwise(torch.autograd.Function):
+    """``conv(x)``, or ``x + conv(x)`` in the stream's dtype keeping ``x`` in the products'."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_BSC: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, copy: str
+        ctx: Any,
+        x_BSC: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        taps_KC: Tensor,
+        residual: bool,
+        dtype: torch.dtype,
+        copy: str,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        ctx.kernel = tuple(weight.shape[2:])
-        ctx.bias_dtype = bias.dtype
+        ctx.kernel, ctx.residual = tuple(weight.shape[2:]), residual
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias.dtype
         module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, ctx.kernel)
         x_BSC = x_BSC.contiguous()
+        taps = {'taps_KC': taps_KC}
         if copy and dtype != x_BSC.dtype:
-            y_BSC, copy_BSC = module.forward_and_copy(x_BSC, weight, bias, copy, dtype)
+            y_BSC, copy_BSC = module.forward_and_copy(x_BSC, weight, bias, copy, dtype, **taps)
         else:
-            y_BSC, copy_BSC = module.forward(x_BSC, weight, bias, True), None
-        ctx.save_for_backward(copy_BSC if copy == 'x' and copy_BSC is not None else x_BSC, weight)
+            y_BSC, copy_BSC = module.forward(x_BSC, weight, bias, residual, **taps), None
+        kept_BSC = copy_BSC if copy == 'x' and copy_BSC is not None else x_BSC
+        ctx.save_for_backward(kept_BSC, weight, taps_KC)
         if copy != 'y' or copy_BSC is None:
             return y_BSC, None
         ctx.mark_non_differentiable(copy_BSC)
@@ -55,16 +65,16 @@ class _AddDepthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BSC: Tensor, _: Tensor | None) -> Gradients:
-        x_BSC, weight = ctx.saved_tensors
+        x_BSC, weight, taps_KC = ctx.saved_tensors
         needs_x, *needs_parameters = ctx.needs_input_grad[:3]
         module = resolve('depthwise_conv', 'auto', x_BSC.device, grad_BSC.dtype, ctx.kernel)
         x_grad = weight_grad = bias_grad = None
         if needs_x:
-            x_grad = module.input_grad(grad_BSC, weight, True)
+            x_grad = module.input_grad(grad_BSC, weight, ctx.residual, taps_KC=taps_KC)
         if any(needs_parameters):
             weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, ctx.kernel)
-            weight_grad, bias_grad = weight_grad.to(weight.dtype), bias_grad.to(ctx.bias_dtype)
-        return x_grad, weight_grad, bias_grad, None, None
+            weight_grad, bias_grad = weight_grad.to(ctx.weight_dtype), bias_grad.to(ctx.bias_dtype)
+        return x_grad, weight_grad, bias_grad, None, None, None, None
 
 
 class _LayerStandardise(torch.autograd.Function):
@@ -106,12 +116,12 @@ class _FoldedLinear(torch.autograd.Function):
         bias_O: Tensor,
         gamma_C: Tensor | None,
         beta_C: Tensor | None,
-        dtype: torch.dtype,
+        folded_OC: Tensor,
+        folded_O: Tensor,
         padding: Tensor | None,
     ) -> Tensor:
+        dtype = folded_OC.dtype
         x_NC = as_rows(x_BSC).to(dtype)
-        kernels = rows.implementation(weight_OC)
-        folded_OC, folded_O = kernels.fold(weight_OC, bias_O, gamma_C, beta_C, dtype)
         y_NO = torch.addmm(folded_O, x_NC, folded_OC.t())
         if padding is not None:
             y_NO[padding] = bias_O.to(dtype)
@@ -144,7 +154,7 @@ class _FoldedLinear(torch.autograd.Function):
             bias_grad = bias_grad.to(ctx.bias_dtype)
         if needs_x:
             x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(ctx.shape)
-        return x_grad, weight_grad, bias_grad, gamma_grad, beta_grad, None, None
+        return x_grad, weight_grad, bias_grad, gamma_grad, beta_grad, None, None, None
 
 
 class _NormLinear(torch.autograd.Function):
@@ -159,12 +169,13 @@ class _NormLinear(torch.autograd.Function):
         bias_O: Tensor,
         gamma_C: Tensor,
         beta_C: Tensor,
+        folded_OC: Tensor,
+        folded_O: Tensor,
         norm: FusedNorm,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         copy_NC = None if copy_BSC is None else as_rows(copy_BSC)
         xhat_NC, rstd = norm.standardise(as_rows(x_BSC), copy_NC)
-        folded_OC, folded_O = norm.fold(weight_OC, bias_O, gamma_C, beta_C)
         y_NO = torch.addmm(folded_O, xhat_NC, folded_OC.t())
         ctx.norm, ctx.dtype, ctx.bias_dtype = norm, x_BSC.dtype, bias_O.dtype
         ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C)
@@ -174,7 +185,7 @@ class _NormLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
         if grad_BSO is None:
-            return stream_BSC, *(None,) * 6
+            return stream_BSC, *(None,) * 8
         xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C = ctx.saved_tensors
         grad_NO = as_rows(grad_BSO).contiguous()
         bias_grad = rows.implementation(grad_NO).column_sum(grad_NO)
@@ -188,7 +199,8 @@ class _NormLinear(torch.autograd.Function):
                 grad_NO @ folded_OC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
             ).view(*grad_BSO.shape[:-1], -1)
         gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
-        return x_grad, None, weight_grad, bias_grad.to(ctx.bias_dtype), gamma_grad, beta_grad, None
+        bias_grad = bias_grad.to(ctx.bias_dtype)
+        return x_grad, None, weight_grad, bias_grad, gamma_grad, beta_grad, None, None, None
 
 
 class _AddLinear(torch.autograd.Function):
@@ -202,12 +214,13 @@ class _AddLinear(torch.autograd.Function):
         factors_B: Tensor | None,
         weight_OI: Tensor,
         bias_O: Tensor,
-        dtype: torch.dtype,
+        cast_OI: Tensor,
+        cast_O: Tensor,
         copies: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
+        dtype = cast_OI.dtype
         a_NI = as_rows(a_BSI).to(dtype)
-        cast_OI, cast_O = rows.implementation(weight_OI).fold(weight_OI, bias_O, None, None, dtype)
         branch_NO = torch.addmm(cast_O, a_NI, cast_OI.t())
         add_branch = rows.implementation(x_BSO).add_branch
         y_NO, copy_NO = add_branch(as_rows(x_BSO), branch_NO, factors_B, dtype if copies else None)
@@ -233,16 +246,19 @@ class _AddLinear(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
         bias_grad = bias_grad.to(ctx.bias_dtype)
-        return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None
+        return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 
 
-def add_depthwise(conv: nn.Module, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tensor | None]:
+def add_depthwise(
+    conv: nn.Module, x_BSC: Tensor, copies: bool, taps_KC: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """``x + conv(x)`` for a depthwise convolution.
 
     Args:
         conv: The convolution.
         x_BSC: The residual stream.
         copies: Whether the result is also wanted in the dtype of the products.
+        taps_KC: Its taps.
 
     Returns:
         The sum in the dtype of ``x_BSC``, and the copy or None.
@@ -250,7 +266,16 @@ def add_depthwise(conv: nn.Module, x_BSC: Tensor, copies: bool) -> tuple[Tensor,
     copy = 'y' if copies else ''
     if torch.is_grad_enabled() and conv.weight.requires_grad:
         copy = 'x'
-    return _AddDepthwise.apply(x_BSC, conv.weight, conv.bias, product_dtype(x_BSC), copy)
+    return _Depthwise.apply(
+        x_BSC, conv.weight, conv.bias, taps_KC, True, product_dtype(x_BSC), copy
+    )
+
+
+def depthwise(conv: nn.Module, x_BSC: Tensor, taps_KC: Tensor) -> Tensor:
+    """``conv(x)`` for a depthwise convolution with its taps, in the dtype of the products."""
+    dtype = product_dtype(x_BSC)
+    x_BSC = x_BSC.to(dtype)
+    return _Depthwise.apply(x_BSC, conv.weight, conv.bias, taps_KC, False, dtype, '')[0]
 
 
 def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,59 +283,73 @@ def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
     return _LayerStandardise.apply(x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
 
 
+def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+    """A product with bias in the dtype of the products. Shape: ``x_BSI -> y_BSO``."""
+    fold = rows.implementation(weight_OI).fold
+    cast = fold(weight_OI.detach(), bias_O.detach(), None, None, product_dtype(x_BSI))
+    return _FoldedLinear.apply(x_BSI, weight_OI, bias_O, None, None, *cast, None)
+
+
 def folded_linear(
-    layer: nn.Module,
-    x_BSI: Tensor,
-    norm: nn.Module | None = None,
-    padding: Tensor | None = None,
+    layer: nn.Module, norm: nn.Module, matrix: Matrix, x_BSI: Tensor, padding: Tensor | None
 ) -> Tensor:
-    """A linear layer.
+    """A linear layer on a standardised map.
 
     Args:
         layer: A plain one.
-        x_BSI: A map.
         norm: The norm that standardised the map, whose affine part is folded into the layer.
+        matrix: Both.
+        x_BSI: The map.
         padding: Rows of the map that are zeros, which the affine part does not reach.
 
     Returns:
         ``y_BSO``.
     """
-    scale, shift = (None, None) if norm is None else (norm.weight, norm.bias)
+    weight_OI = layer.weight.flatten(1)
+    folded = matrix.weight, matrix.bias
     return _FoldedLinear.apply(
-        x_BSI,
-        layer.weight.flatten(1),
-        layer.bias,
-        scale,
-        shift,
-        product_dtype(x_BSI),
-        padding,
+        x_BSI, weight_OI, layer.bias, norm.weight, norm.bias, *folded, padding
     )
 
 
 def norm_linear(
-    norm: nn.Module, kind: str, layer: nn.Module, x_BSI: Tensor, copy_BSI: Tensor | None
+    norm: nn.Module, layer: nn.Module, matrix: Matrix, x_BSI: Tensor, copy_BSI: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and ``layer(norm(x))``.
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        kind: What it is, see :class:`FusedNorm`.
         layer: A plain linear layer.
+        matrix: Both.
         x_BSI: The stream.
         copy_BSI: The stream in the dtype of the products, if it exists.
     """
-    spec = FusedNorm(norm, kind, product_dtype(x_BSI))
-    weight_OI = layer.weight.flatten(1)
-    return _NormLinear.apply(x_BSI, copy_BSI, weight_OI, layer.bias, norm.weight, norm.bias, spec)
+    return _NormLinear.apply(
+        x_BSI,
+        copy_BSI,
+        layer.weight.flatten(1),
+        layer.bias,
+        norm.weight,
+        norm.bias,
+        matrix.weight,
+        matrix.bias,
+        FusedNorm(norm, matrix.kind, product_dtype(x_BSI)),
+    )
 
 
 def add_linear(
-    layer: nn.Module, x_BSO: Tensor, a_BSI: Tensor, factors: Tensor | None, copies: bool
+    layer: nn.Module,
+    matrix: Matrix,
+    x_BSO: Tensor,
+    a_BSI: Tensor,
+    factors: Tensor | None,
+    copies: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """``x + factors * layer(a)``.
 
     Args:
         layer: A plain linear layer.
+        matrix: Its matrix.
         x_BSO: The residual stream.
         a_BSI: Input of the layer.
         factors: One for each sample, ``(B, 1, ..., 1)``, or None.
@@ -319,9 +358,7 @@ def add_linear(
     Returns:
         The sum in the dtype of ``x_BSO``, and the copy or None.
     """
-    dtype = product_dtype(x_BSO)
     factors_B = None if factors is None else factors.flatten()
-    copies = copies and dtype != x_BSO.dtype
-    return _AddLinear.apply(
-        x_BSO, a_BSI, factors_B, layer.weight.flatten(1), layer.bias, dtype, copies
-    )
+    weight_OI, cast = layer.weight.flatten(1), (matrix.weight, matrix.bias)
+    copies = copies and matrix.weight.dtype != x_BSO.dtype
+    return _AddLinear.apply(x_BSO, a_BSI, factors_B, weight_OI, layer.bias, *cast, copies)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from ..ops import rows
 from .functional import patch_view
 from .functional import patches as plain_patches
-from .fused import Gradients, _FoldedLinear
+from .fused import Gradients
 from .fused_norm import as_rows, product_dtype
 
 
@@ -72,12 +72,6 @@ def patches(
     if kernel == stride and not any(padding):
         return _Patches.apply(x_BSC, kernel, product_dtype(x_BSC))
     return plain_patches(x_BSC, kernel, stride, padding)
-
-
-def linear(x_BSK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
-    """A product with bias. Shape: ``x_BSK -> y_BSO``."""
-    dtype = product_dtype(x_BSK)
-    return _FoldedLinear.apply(x_BSK, weight_OK, bias_O, None, None, dtype, None)
 
 
 def layer_norm(norm: nn.LayerNorm, x_BSC: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,6 +17,7 @@ from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
 from .fused import Gradients
 from .fused_norm import RUNNING, FusedNorm, as_rows, product_dtype, weight_product
+from .prepared import Matrix
 
 _ops = torch.ops.uniformer_mm
 
@@ -36,15 +37,16 @@ class _AddNormMlp(torch.autograd.Function):
         b_H: Tensor,
         w_OH: Tensor,
         b_O: Tensor,
+        folded_HC: Tensor,
+        folded_H: Tensor,
+        cast_OH: Tensor,
+        cast_O: Tensor,
         norm: FusedNorm,
         adds: bool,
         keeps: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
         x_NC = as_rows(x_BSC)
-        folded_HC, folded_H = norm.fold(w_HC, b_H, gamma_C, beta_C)
-        fold = rows.implementation(w_OH).fold
-        cast_OH, cast_O = fold(w_OH, b_O, None, None, norm.dtype)
         keeps_hidden = implementation(x_NC, folded_HC, cast_OH).KEEPS_HIDDEN
         if not (keeps or keeps_hidden) and adds and factors_B is None and norm.kind == RUNNING:
             y_NC = mlp_add(x_NC, folded_HC, folded_H, cast_OH, cast_O, x_NC)
@@ -82,7 +84,7 @@ class _AddNormMlp(torch.autograd.Function):
             )
             shape = stream_BSC.shape
         elif grad_BSO is None:
-            return stream_BSC, *(None,) * 11
+            return stream_BSC, *(None,) * 15
         else:
             grad_NO, shape = as_rows(grad_BSO).contiguous(), grad_BSO.shape
             b_O_grad = kernels.column_sum(grad_NO)
@@ -115,9 +117,7 @@ class _AddNormMlp(torch.autograd.Function):
             b_H_grad.to(b_H_dtype),
             w_OH_grad.to(w_OH_dtype),
             b_O_grad.to(b_O_dtype),
-            None,
-            None,
-            None,
+            *(None,) * 7,
         )
 
 
@@ -131,9 +131,10 @@ def reads_stream(fc1: nn.Module, fc2: nn.Module) -> bool:
 
 def norm_mlp(
     norm: nn.Module,
-    kind: str,
     fc1: nn.Module,
     fc2: nn.Module,
+    first: Matrix,
+    second: Matrix,
     x_BSC: Tensor,
     copy_BSC: Tensor | None,
     factors: Tensor | None = None,
@@ -143,9 +144,10 @@ def norm_mlp(
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        kind: What it is, see :class:`FusedNorm`.
         fc1: A plain linear layer.
         fc2: A plain linear layer.
+        first: Norm and ``fc1``.
+        second: ``fc2``.
         x_BSC: The residual stream.
         copy_BSC: The stream in the dtype of the products, if it exists.
         factors: One for each sample, ``(B, 1, ..., 1)``, or None.
@@ -164,7 +166,11 @@ def norm_mlp(
         fc1.bias,
         fc2.weight.flatten(1),
         fc2.bias,
-        FusedNorm(norm, kind, product_dtype(x_BSC)),
+        first.weight,
+        first.bias,
+        second.weight,
+        second.bias,
+        FusedNorm(norm, first.kind, product_dtype(x_BSC)),
         adds,
         torch.is_grad_enabled(),
     )

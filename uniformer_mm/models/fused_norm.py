@@ -55,6 +55,11 @@ def as_rows(x_BSC: Tensor) -> Tensor:
     return x_BSC.reshape(-1, x_BSC.shape[-1])
 
 
+def running_norm(norm: nn.Module) -> rows.RunningNorm:
+    """The statistics with which a BatchNorm in evaluation normalises."""
+    return rows.RunningNorm(norm.running_mean, norm.running_var, norm.eps)
+
+
 def _running(norm: nn.Module) -> rows.Running | None:
     """The statistics that a BatchNorm moves; None where they would stay (a recomputation)."""
     if norm.num_batches_tracked is None and not norm.momentum:
@@ -76,9 +81,7 @@ class FusedNorm:
     def __init__(self, module: nn.Module, kind: str, dtype: torch.dtype) -> None:
         self.kind, self.dtype, self.eps = kind, dtype, module.eps
         self.statistics = _running(module) if kind == BATCH else None
-        self.fixed = None
-        if kind == RUNNING:
-            self.fixed = rows.RunningNorm(module.running_mean, module.running_var, module.eps)
+        self.fixed = running_norm(module) if kind == RUNNING else None
 
     def standardise(self, x_NC: Tensor, copy_NC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The standardised map, with running statistics the map itself, and ``rstd``."""
@@ -88,13 +91,6 @@ class FusedNorm:
         if self.kind == BATCH:
             return kernels.batch_standardise(x_NC, self.eps, self.dtype, self.statistics)
         return x_NC.to(self.dtype) if copy_NC is None else copy_NC, None
-
-    def fold(
-        self, weight_OC: Tensor, bias_O: Tensor, gamma_C: Tensor, beta_C: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The matrix and bias for the standardised map."""
-        kernels = rows.implementation(weight_OC)
-        return kernels.fold(weight_OC, bias_O, gamma_C, beta_C, self.dtype, self.fixed)
 
     def fold_grad(
         self,

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..ops import depthwise_conv
-from . import functional, fused, fused_embed
+from . import fused, fused_embed
 from .functional import (
     autocast_dtype,
     channels_last,
     fold_batch_norm,
     linear,
     mlp,
+    patches,
     rows_in_cache,
     without_autocast,
 )
 from .fused_norm import BATCH, LAYER, RUNNING, runs
+from .prepared import Weights, matrix_of, taps_of
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -65,7 +67,7 @@ class _Pointwise:
 
     def forward(self, x_BSI: Tensor) -> Tensor:
         if fits(x_BSI, self):
-            return fused.folded_linear(self, x_BSI)
+            return fused.linear(x_BSI, *matrix(self))
         return linear(x_BSI, *matrix(self))
 
 
@@ -87,18 +89,22 @@ class _Depthwise:
     def forward(self, x_BSC: Tensor) -> Tensor:
         return depthwise_conv(x_BSC, self.weight, self.bias)
 
-    def add_to(self, x_BSC: Tensor, copies: bool = False) -> tuple[Tensor, Tensor | None]:
+    def add_to(
+        self, x_BSC: Tensor, copies: bool = False, weights: Weights | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow.
 
         Args:
             x_BSC: The residual stream.
             copies: Whether the result is also wanted in the dtype of matrix products.
+            weights: What formulas use, if this convolution is part of one.
 
         Returns:
             The sum in the dtype of ``x_BSC``, and the copy or None if there is none.
         """
-        if runs(x_BSC) and not is_watched(self) and holds_tensors(self):
-            return fused.add_depthwise(self, x_BSC, copies)
+        taps_KC = taps_of(weights, self)
+        if taps_KC is not None:
+            return fused.add_depthwise(self, x_BSC, copies, taps_KC)
         if autocast_dtype(x_BSC) in (None, x_BSC.dtype):
             return depthwise_conv(x_BSC, self.weight, self.bias, residual=True), None
         return x_BSC + self(x_BSC), None
@@ -113,8 +119,16 @@ class Depthwise3d(_Depthwise, nn.Conv3d):
 
 
 PLAIN_TYPES = (Linear, Pointwise2d, Pointwise3d)
+TENSOR_TYPES = (Tensor, nn.Parameter)
 POINTWISE = {2: Pointwise2d, 3: Pointwise3d}
 DEPTHWISE = {2: Depthwise2d, 3: Depthwise3d}
+DEPTHWISE_TYPES = tuple(DEPTHWISE.values())
+
+
+def convolved(conv: nn.Module, x_BSC: Tensor, weights: Weights | None) -> Tensor:
+    """``conv(x)`` for a depthwise convolution, which may be part of a formula."""
+    taps_KC = taps_of(weights, conv)
+    return conv(x_BSC) if taps_KC is None else fused.depthwise(conv, x_BSC, taps_KC)
 
 
 def pointwise(rank: int, in_channels: int, out_channels: int) -> nn.Module:
@@ -152,37 +166,46 @@ def is_plain(*layers: nn.Module) -> bool:
 
     Not so if somebody replaced one (LoRA, quantisation) or watches it with a hook.
     """
-    return all(type(layer) in PLAIN_TYPES and not is_watched(layer) for layer in layers)
+    # Loops, here and below: in each pass over the network generators would cost the host more.
+    for layer in layers:  # noqa: SIM110
+        if type(layer) not in PLAIN_TYPES or is_watched(layer):
+            return False
+    return True
 
 
-def holds_tensors(*layers: nn.Module) -> bool:
-    """Whether weights and biases exist as ordinary tensors, not as sharded or quantised ones."""
-    parameters = (p for layer in layers for p in (layer.weight, layer.bias))
-    return all(type(p) in (Tensor, nn.Parameter) for p in parameters)
+def holds_tensors(layer: nn.Module) -> bool:
+    """Whether weight and bias exist as ordinary tensors, not as sharded or quantised ones."""
+    # Not through the module's own lookup, which costs as much as a launch for a whole network.
+    for parameter in layer._parameters.values():  # noqa: SIM110
+        if type(parameter) not in TENSOR_TYPES:
+            return False
+    return True
 
 
-def fits(x_BSI: Tensor, *layers: nn.Module) -> bool:
-    """Whether layers on a map like ``x_BSI`` can be part of a formula of ``fused.py``."""
-    return (
-        runs(x_BSI)
-        and all(type(layer) in PLAIN_TYPES for layer in layers)
-        and holds_tensors(*layers)
-    )
+def fits(x_BSI: Tensor, layer: nn.Module) -> bool:
+    """Whether a layer on a map like ``x_BSI`` can be part of a formula of ``fused.py``."""
+    return runs(x_BSI) and type(layer) in PLAIN_TYPES and holds_tensors(layer)
+
+
+def is_usable(layer: nn.Module) -> bool:
+    """Whether formulas may use the weights of a linear layer where kernels run."""
+    return is_plain(layer) and holds_tensors(layer)
 
 
 def fused_kind(norm: nn.Module, x_BSC: Tensor, *layers: nn.Module) -> str | None:
-    """How ``norm`` enters a formula with plain layers after it; None if it cannot.
+    """How ``norm`` enters a formula with linear layers after it, where kernels run; None if not.
 
     SyncBatchNorm in training speaks to other processes; without rows to take statistics of, the
     framework has its own error.
     """
-    if not (is_plain(*layers) and fits(x_BSC, *layers)) or is_watched(norm):
+    for layer in layers:
+        if not is_usable(layer):
+            return None
+    if is_watched(norm) or not holds_tensors(norm):
         return None
     if type(norm) is LayerNorm:
-        return LAYER if holds_tensors(norm) else None
+        return LAYER
     if not isinstance(norm, BATCH_NORM_TYPES) or norm.running_mean is None:
-        return None
-    if not holds_tensors(norm):
         return None
     if not norm.training:
         return RUNNING
@@ -202,7 +225,11 @@ def matrix(layer: nn.Module, norm: nn.Module | None = None) -> tuple[Tensor, Ten
 
 
 def normalised(
-    norm: nn.Module, layer: nn.Module, x_BSI: Tensor, copy_BSI: Tensor | None = None
+    norm: nn.Module,
+    layer: nn.Module,
+    x_BSI: Tensor,
+    copy_BSI: Tensor | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and ``layer(norm(x))``, the norm folded in where possible.
 
@@ -214,10 +241,11 @@ def normalised(
         layer: The layer after it.
         x_BSI: The residual stream.
         copy_BSI: The stream in the dtype of matrix products, if it exists.
+        weights: What formulas use, if these layers are part of one.
     """
-    kind = fused_kind(norm, x_BSI, layer)
-    if kind is not None:
-        return fused.norm_linear(norm, kind, layer, x_BSI, copy_BSI)
+    folded = matrix_of(weights, layer)
+    if folded is not None:
+        return fused.norm_linear(norm, layer, folded, x_BSI, copy_BSI)
     if is_folded(norm, layer):
         return x_BSI, linear(x_BSI, *matrix(layer, norm))
     return x_BSI, layer(apply_norm(norm, x_BSI))
@@ -290,10 +318,12 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Embed. Shape: ``x_BSC -> y_BSC`` at the reduced size, in ``dtype`` if it is given."""
         conv = self.proj
-        # Triton kernels, or whatever is fastest elsewhere.
-        forms = fused_embed if runs(x_BSC) and holds_tensors(conv) else functional
-        x_BSK = forms.patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
-        x_BSC = forms.linear(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
+        forms = (patches, linear)
+        if runs(x_BSC) and holds_tensors(conv):
+            forms = (fused_embed.patches, fused.linear)
+        to_patches, product = forms
+        x_BSK = to_patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
+        x_BSC = product(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
         return self.norm(x_BSC, dtype)
 
 

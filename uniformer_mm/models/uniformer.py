@@ -8,6 +8,7 @@ and ``attention.py``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ..ops.framework import cpu_multiplies_bfloat16
 from ..registry import MODELS, register
 from .arch import NUM_STAGES, Arch, resolve_arch
-from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
+from .blocks import BLOCK_TYPES, DividedBlock, GlobalBlock, LocalBlock, init_block
 from .functional import (
     autocast_dtype,
     is_compiling,
@@ -35,6 +36,7 @@ from .layers import (
     build_stem,
     drop_path_rates,
 )
+from .prepared import Weights, prepare
 
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
 OUT_NORMS = ('auto', 'ln', 'bn', None)
@@ -312,11 +314,17 @@ class UniFormer(BaseModule):
 
     def run_blocks(self, stage: int, x_BSC: Tensor) -> Tensor:
         """The blocks of ``stage`` (0 to 3). Shape: ``x_BSC -> y_BSC``."""
-        for index, block in enumerate(getattr(self, f'blocks{stage + 1}')):
+        blocks = getattr(self, f'blocks{stage + 1}')
+        # Wrapped ones, such as FSDP's, have no weights before they are called.
+        weights = None
+        if all(type(block) in BLOCK_TYPES for block in blocks):
+            weights = prepare(blocks, x_BSC)
+        arguments = () if weights is None else (weights,)
+        for index, block in enumerate(blocks):
             if index < self.cp_blocks[stage] and self.training:
-                x_BSC = _checkpointed(block, x_BSC)
+                x_BSC = _checkpointed(block, x_BSC, *arguments)
             else:
-                x_BSC = block(x_BSC)
+                x_BSC = block(x_BSC, *arguments)
         return x_BSC
 
     def iter_stages(self, x: Tensor) -> Iterator[Tensor]:
@@ -401,14 +409,15 @@ class UniFormer3d(UniFormer):
     single_output_as_tuple = False
 
 
-def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)`` that keeps only its input for the backward pass.
+def _checkpointed(block: nn.Module, *arguments: Tensor | Weights) -> Tensor:
+    """``block(...)`` that keeps only its input for the backward pass.
 
     torch.compile recomputes from its graph, which moves no statistics, and traces no context.
     """
     if is_compiling():
-        return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: _recompute(block))
+        return checkpoint(block, *arguments, use_reentrant=False)
+    context = functools.partial(_recompute, block)
+    return checkpoint(block, *arguments, use_reentrant=False, context_fn=context)
 
 
 @contextmanager

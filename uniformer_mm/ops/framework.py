@@ -54,8 +54,17 @@ def _channels_first(x_BSC: Tensor, rank: int) -> Tensor:
     return x_BCS.contiguous() if x_BSC.is_cuda and rank == 3 else x_BCS
 
 
-def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) -> Tensor:
-    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
+def forward(
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: bool,
+    taps_KC: Tensor | None = None,
+) -> Tensor:
+    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input.
+
+    ``taps_KC``, here and below, is for the kernels; the framework reads the weight itself.
+    """
     if not x_BSC.numel():
         return x_BSC.new_empty(x_BSC.shape)
     kernel = weight.shape[2:]
@@ -79,14 +88,21 @@ def forward(x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool) 
 
 
 def forward_and_copy(
-    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, copy: str, dtype: torch.dtype
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    copy: str,
+    dtype: torch.dtype,
+    taps_KC: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``x + conv(x)``, and the input (``copy='x'``) or result (``'y'``) in another dtype."""
     y_BSC = forward(x_BSC, weight, bias, True)
     return y_BSC, {'x': x_BSC, 'y': y_BSC}[copy].to(dtype)
 
 
-def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
+def input_grad(
+    grad_BSC: Tensor, weight: Tensor, residual: bool, taps_KC: Tensor | None = None
+) -> Tensor:
     """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
     return forward(grad_BSC, weight.flip(tuple(range(2, weight.ndim))), None, residual)
 

@@ -7,11 +7,13 @@ elsewhere, and in float64 the truth that whole layers are tested with. Names as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .rows import Running, RunningNorm
+from .rows import Product, Running, RunningNorm
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -113,6 +115,16 @@ def fold(
         shift = shift - running.mean * scale
     bias = _wide(bias_O) + (weight * shift).sum(1)
     return (weight * scale).to(dtype), bias.to(dtype)
+
+
+def fold_all(products: Sequence[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """See ``rows.py``."""
+    return [fold(*product[:4], dtype, product.running) for product in products]
+
+
+def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
+    """See ``rows.py``."""
+    return [weight_CK.t().contiguous() for weight_CK in weights_CK]
 
 
 def fold_grad(

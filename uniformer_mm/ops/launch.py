@@ -85,7 +85,7 @@ class Kernel:
     def _start(self, index, grid, tensors, numbers, constants, flags) -> None:
         key = (index, constants, flags, *[tensor.dtype for tensor in tensors])
         found = self._compiled.get(key)
-        plain = max(numbers) <= MAX_INT32
+        plain = all(number <= MAX_INT32 for number in numbers)
         for tensor in tensors:
             if tensor.data_ptr() & ALIGNED:
                 plain = False

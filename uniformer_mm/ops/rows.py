@@ -13,6 +13,7 @@ samples, each of ``N / B`` successive rows. Tensors that are not contiguous are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -47,6 +48,16 @@ class RunningNorm(NamedTuple):
     mean: Tensor
     var: Tensor
     eps: float
+
+
+class Product(NamedTuple):
+    """A matrix and bias, and what is done to their input before, as :func:`fold` takes them."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    running: RunningNorm | None = None
 
 
 def implementation(x: Tensor, backend: str = 'auto') -> ModuleType:
@@ -291,6 +302,40 @@ def fold(
     _check_vector(channels, scale_C=scale_C, shift_C=shift_C)
     module = implementation(weight_OC, backend)
     return module.fold(weight_OC, bias_O, scale_C, shift_C, dtype, running)
+
+
+def fold_all(
+    products: Sequence[Product], dtype: torch.dtype, *, backend: str = 'auto'
+) -> list[tuple[Tensor, Tensor]]:
+    """:func:`fold` for many matrices of one dtype on one device, in one launch.
+
+    Args:
+        products: The arguments of each.
+        dtype: Of the results, which share their memory.
+        backend: As for :func:`implementation`.
+    """
+    for product in products:
+        _check_rows(weight_OC=product.weight)
+        _check_vector(len(product.weight), bias_O=product.bias)
+        vectors = {'scale_C': product.scale, 'shift_C': product.shift}
+        _check_vector(product.weight.shape[1], **vectors)
+    module = implementation(products[0].weight, backend)
+    return module.fold_all(products, dtype)
+
+
+def transpose_all(weights_CK: Sequence[Tensor], *, backend: str = 'auto') -> list[Tensor]:
+    """Contiguous transposes of many matrices of one dtype on one device, in one launch.
+
+    Args:
+        weights_CK: Matrices.
+        backend: As for :func:`implementation`.
+
+    Returns:
+        ``taps_KC`` of each, which share their memory.
+    """
+    for weight_CK in weights_CK:
+        _check_rows(weight_CK=weight_CK)
+    return implementation(weights_CK[0], backend).transpose_all(weights_CK)
 
 
 def fold_grad(

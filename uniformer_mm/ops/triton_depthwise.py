@@ -88,6 +88,7 @@ def _convolve(
     residual: bool,
     reverse: bool,
     tile: Tile | None,
+    taps_KC: Tensor | None,
     copy: str = '',
     copy_BSC: Tensor | None = None,
 ) -> Tensor:
@@ -96,7 +97,8 @@ def _convolve(
     if not x_BSC.numel():
         return y_BSC
     channels, kernel = weight.shape[0], tuple(weight.shape[2:])
-    taps_KC = weight.reshape(channels, -1).t().contiguous()
+    if taps_KC is None:
+        taps_KC = weight.reshape(channels, -1).t().contiguous()
     tile = tile or tile_for(FORWARD, x_BSC.device, kernel, channels, x_BSC.dtype)
     plan = _plan(x_BSC.shape, kernel, tile)
     bias_C, copy_BSC = taps_KC if bias is None else bias, copy_BSC if copy else y_BSC
@@ -111,24 +113,39 @@ def _convolve(
 
 
 def forward(
-    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, tile: Tile | None = None
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: bool,
+    tile: Tile | None = None,
+    taps_KC: Tensor | None = None,
 ) -> Tensor:
-    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input."""
-    return _convolve(x_BSC, weight, bias, residual, reverse=False, tile=tile)
+    """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input.
+
+    ``taps_KC`` is the transposed weight where it exists, here and below.
+    """
+    return _convolve(x_BSC, weight, bias, residual, False, tile, taps_KC)
 
 
 def forward_and_copy(
-    x_BSC: Tensor, weight: Tensor, bias: Tensor | None, copy: str, dtype: torch.dtype
+    x_BSC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    copy: str,
+    dtype: torch.dtype,
+    taps_KC: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``x + conv(x)``, and the input (``copy='x'``) or result (``'y'``) in another dtype."""
     copy_BSC = torch.empty(x_BSC.shape, dtype=dtype, device=x_BSC.device)
-    y_BSC = _convolve(x_BSC, weight, bias, True, False, None, copy, copy_BSC)
+    y_BSC = _convolve(x_BSC, weight, bias, True, False, None, taps_KC, copy, copy_BSC)
     return y_BSC, copy_BSC
 
 
-def input_grad(grad_BSC: Tensor, weight: Tensor, residual: bool) -> Tensor:
+def input_grad(
+    grad_BSC: Tensor, weight: Tensor, residual: bool, taps_KC: Tensor | None = None
+) -> Tensor:
     """Gradient of the input. Shape: ``grad_BSC -> grad_BSC``."""
-    return _convolve(grad_BSC, weight, None, residual, reverse=True, tile=None)
+    return _convolve(grad_BSC, weight, None, residual, True, None, taps_KC)
 
 
 def weight_grad(

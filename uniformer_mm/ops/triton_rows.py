@@ -8,6 +8,7 @@ its channels and the device alone, and is remembered.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from . import triton_norm_kernels as norm
 from . import triton_row_kernels as row
 from .launch import Constants, float32, power_of_two, processors
-from .rows import Running, RunningNorm
+from .rows import Product, Running, RunningNorm
+from .triton_weights import fold_alike
+from .triton_weights import transpose_all as transpose_all
 
 # Elements of a tile: 16 for each of 128 threads.
 TILE = 2048
@@ -251,6 +254,14 @@ def fold(
     tensors = weight_OC, bias_O, scale_C, shift_C, mean_C, var_C, folded_OC, folded_O
     row.fold(grid, tensors, (outputs, eps), block, (affine, running is not None))
     return folded_OC, folded_O
+
+
+def fold_all(products: Sequence[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """See ``rows.py``."""
+    folded = fold_alike(products, dtype)
+    if folded is not None:
+        return folded
+    return [fold(*product[:4], dtype, product.running) for product in products]
 
 
 def fold_grad(
