@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How kernels are found and launched; the driver is a stand-in, so no GPU is needed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .conftest import HAS_TRITON
+
+if not HAS_TRITON:
+    pytest.skip('the package triton is not installed', allow_module_level=True)
+
+from uniformer_mm.ops import launch
+from uniformer_mm.ops.launch import MAX_INT32, Constants, Kernel
+
+
+class StandIn:
+    """A Triton function that notes how it is called."""
+
+    arg_names = ('x', 'y', 'rows', 'eps', 'C', 'FLAG', 'BLOCK')
+
+    def __init__(self) -> None:
+        self.compiled, self.launched = [], []
+
+    @staticmethod
+    def fn() -> None:
+        """What it is made of."""
+
+    def __getitem__(self, grid: tuple) -> object:
+        def run(*args, **constants) -> StandIn.Compiled:
+            self.compiled.append((grid, args, constants))
+            return StandIn.Compiled(self)
+
+        return run
+
+    class Compiled:
+        """Its compiled form."""
+
+        def __init__(self, owner: StandIn) -> None:
+            self.owner = owner
+
+        def __getitem__(self, grid: tuple) -> object:
+            return lambda *args, stream: self.owner.launched.append((grid, args, stream))
+
+
+@pytest.fixture
+def function(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    monkeypatch.setattr(launch, 'current_stream', lambda index: 70 + index)
+    monkeypatch.setattr(launch, 'triton_is_interpreted', lambda: False)
+    return StandIn()
+
+
+def aligned(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    x = torch.zeros(*shape, dtype=dtype)
+    assert x.data_ptr() % 16 == 0
+    return x
+
+
+def test_the_second_call_is_a_lookup(function: StandIn) -> None:
+    kernel = Kernel(function, ['FLAG'])
+    x, y, constants = aligned(4, 4), aligned(4, 4), Constants(BLOCK=8, C=4, num_warps=2)
+    kernel._start(0, (3,), (x, y), (4, 0.5), constants, (True,))
+    expected = {'BLOCK': 8, 'C': 4, 'num_warps': 2, 'FLAG': True}
+    assert function.compiled == [((3,), (x, y, 4, 0.5), expected)]
+    z = aligned(8, 4)
+    kernel._start(0, (5, 2), (z, y), (8, 0.25), constants, (True,))
+    assert len(function.compiled) == 1
+    # Constants follow in the order of the source; options are part of what was compiled.
+    ((grid, args, stream),) = function.launched
+    assert (grid, stream) == ((5, 2, 1), 70)
+    assert args[0] is z
+    assert args[1:] == (y, 8, 0.25, 4, True, 8)
+
+
+@pytest.mark.parametrize('what', ['flag', 'dtype', 'constants', 'device', 'address', 'number'])
+def test_whatever_a_kernel_depends_on_is_compiled_anew(function: StandIn, what: str) -> None:
+    kernel = Kernel(function, ['FLAG'])
+    x, constants = aligned(4, 4), Constants(C=4, BLOCK=8)
+    kernel._start(0, (3,), (x, x), (4, 0.5), constants, (True,))
+    index, tensors, numbers, flags = 0, (x, x), (4, 0.5), (True,)
+    if what == 'flag':
+        flags = (False,)
+    elif what == 'dtype':
+        tensors = x, aligned(4, 4, dtype=torch.bfloat16)
+    elif what == 'constants':
+        constants = Constants(C=4, BLOCK=8)
+    elif what == 'device':
+        index = 1
+    elif what == 'address':
+        tensors = x, aligned(20)[1:17]
+    else:
+        numbers = MAX_INT32 + 1, 0.5
+    for _ in range(2):
+        kernel._start(index, (3,), tensors, numbers, constants, flags)
+    # An odd address and a huge number are not remembered: they share their key with ordinary ones.
+    times = 2 if what in ('address', 'number') else 1
+    assert len(function.compiled) == 1 + times
+    assert len(function.launched) == 2 - times
+
+
+def test_old_releases_take_other_arguments(
+    function: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, 'TAKES_CONSTANTS', False)
+    kernel, x, constants = Kernel(function), aligned(4), Constants(C=4, FLAG=0, BLOCK=8)
+    for _ in range(2):
+        kernel._start(0, (3,), (x, x), (4, 0.5), constants, ())
+    assert len(function.compiled) == 2
+    assert not function.launched
