@@ -125,10 +125,12 @@ def works(options: argparse.Namespace) -> list[Work]:
 def table(rows: list[Row], title: str) -> Table:
     """The rows as text."""
     result = Table(title=title)
+    on_gpu = any(row.busy_ms for row in rows)
     for column in (
         'work',
         'variant',
         'ms (quartiles)',
+        *(('host ms', 'busy ms') if on_gpu else ()),
         'x official',
         'memory MiB',
         'of matmul',
@@ -146,6 +148,7 @@ def table(rows: list[Row], title: str) -> Table:
             str(row.work),
             row.variant,
             f'{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})',
+            *((f'{row.host_ms:.1f}', f'{row.busy_ms:.1f}') if on_gpu else ()),
             f'{base / row.median_ms:.2f}' if base else '',
             f'{row.memory_mib:.0f}',
             f'{row.of_matmul:.0%}',

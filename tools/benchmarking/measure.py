@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +26,7 @@ MIB = 2**20
 # against the reference's own error there.
 FLOAT32_TOLERANCE = 1e-4
 HALF_FACTOR = 3
+HOST_CALLS = 5
 _VIEWS = {
     'view',
     '_unsafe_view',
@@ -72,6 +75,9 @@ class Row:
         error: Relative error against the reference in float32.
         refused: Why there is no time; empty otherwise.
         operators: Shares of the time in the framework's slowest operators, if they were asked for.
+        host_ms: On a GPU the time until the call returns, before the GPU is done; where it equals
+            the time, the host sets the pace.
+        busy_ms: On a GPU the sum of the times of all kernels of one call, profiled.
     """
 
     work: Work
@@ -85,23 +91,52 @@ class Row:
     error: float = 0.0
     refused: str = ''
     operators: dict[str, float] = field(default_factory=dict)
+    host_ms: float = 0.0
+    busy_ms: float = 0.0
 
 
 class CountBytes(TorchDispatchMode):
-    """Adds up what operators read and write, views aside."""
+    """Adds up what operators, and kernels that are launched directly, read and write; no views."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.total = self.launches = 0
+
+    def add(self, values: Iterable[object]) -> None:
+        """Count each tensor among ``values`` once."""
+        tensors = {id(value): value for value in values if isinstance(value, Tensor)}
+        self.total += sum(tensor.nbytes for tensor in tensors.values())
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run ``func`` and count its tensors."""
+        """Run ``func`` and count its tensors, or those of the kernels inside it."""
+        launches = self.launches
         result = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ not in _VIEWS:
-            for value in (*args, *(result if isinstance(result, tuple) else (result,))):
-                if isinstance(value, Tensor):
-                    self.total += value.numel() * value.element_size()
+        if func.overloadpacket.__name__ not in _VIEWS and launches == self.launches:
+            self.add((*args, *(result if isinstance(result, tuple) else (result,))))
         return result
+
+    @contextmanager
+    def with_kernels(self) -> Iterator[CountBytes]:
+        """Count within this context; not from several threads."""
+        if importlib.util.find_spec('triton') is None:
+            with self:
+                yield self
+            return
+        from uniformer_mm.ops.launch import Kernel
+
+        launch = Kernel.__call__
+
+        def counted(kernel: Kernel, grid: tuple, tensors: tuple, *rest: object) -> None:
+            self.launches += 1
+            self.add(tensors)
+            launch(kernel, grid, tensors, *rest)
+
+        Kernel.__call__ = counted
+        try:
+            with self:
+                yield self
+        finally:
+            Kernel.__call__ = launch
 
 
 def describe(device: str, threads: int) -> str:
@@ -210,9 +245,27 @@ def operations(network: nn.Module, x: Tensor, work: Work) -> float:
 
 def moved_bytes(run: Callable[[], object]) -> float:
     """Bytes that the operators of one step read and write."""
-    with CountBytes() as moved:
+    with CountBytes().with_kernels() as moved:
         run()
     return moved.total
+
+
+def host_and_busy(run: Callable[[], object], device: str) -> tuple[float, float]:
+    """See :class:`Row`; zeros on a CPU."""
+    if not device.startswith('cuda'):
+        return 0.0, 0.0
+    host = []
+    for _ in range(HOST_CALLS):
+        torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        run()
+        host.append(time.perf_counter() - begin)
+    torch.cuda.synchronize(device)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        run()
+        torch.cuda.synchronize(device)
+    busy = sum(event.self_device_time_total for event in profiled.key_averages())
+    return 1e3 * statistics.median(host), busy / 1e3
 
 
 def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:
@@ -289,7 +342,7 @@ def measure(
             continue
         run, median = runs[variant], statistics.median(times[variant])
         low, _, high = statistics.quantiles([*times[variant], median], n=4)
-        eager = variant != 'compile'
+        eager = 'compile' not in variant
         rows.append(
             Row(
                 work,
@@ -302,6 +355,7 @@ def measure(
                 moved_bytes(run) / ceilings.bytes / median if eager else 0.0,
                 found[variant],
                 operators=slowest_operators(run, device, operators) if operators else {},
+                **dict(zip(('host_ms', 'busy_ms'), host_and_busy(run, device), strict=True)),
             )
         )
     return rows

@@ -104,9 +104,9 @@ def _ours(work: Work, **options) -> nn.Module:
     return front(work.arch, attention=work.attention, **outputs, **options)
 
 
-def _compiled(work: Work) -> nn.Module:
+def _compiled(work: Work, **options) -> nn.Module:
     network = _ours(work)
-    network.compile(fullgraph=True)
+    network.compile(fullgraph=True, **options)
     return network
 
 
@@ -135,6 +135,7 @@ VARIANTS: dict[str, Callable[[Work], nn.Module]] = {
     'eager': _ours,
     'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
     'compile': _compiled,
+    'compile-graphs': lambda work: _compiled(work, mode='reduce-overhead'),
 }
 
 
