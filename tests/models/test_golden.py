@@ -28,6 +28,10 @@ CASES = [
     'dense_small_window14',
     'video_small_8f',
     'video_small_split',
+    'cls_xxs',
+    'dense_xxs',
+    'video_xxs_8f',
+    'video_xxs_ls_4f',
 ]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 

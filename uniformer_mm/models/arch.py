@@ -8,7 +8,7 @@ Sources: arXiv 2201.09450 (tables 1, 2, 3 and appendix), Sense-X/UniFormer @52a0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 NUM_STAGES = 4
@@ -30,8 +30,8 @@ class Arch:
         layer_scale: Initial value of the residual scales; None builds none.
         layer_scale_in: ``'attention'`` (stages 3 and 4) or ``'all'`` blocks.
         token_labels: Whether the classifier has the dense head of token labelling.
-        keep_ratios: Share of tokens kept by each block of stages 3 and 4 (hourglass archs);
-            None keeps every token.
+        keep_ratios: Share of tokens kept by each block of stages 3 and 4 (hourglass archs, see
+            ``hourglass.py``); the first is 1. None builds blocks without class token and scores.
         params: Parameters of the 2-D classifier with 1000 classes; None for a custom arch.
     """
 
@@ -77,6 +77,34 @@ class Arch:
                     f'channels of stage {stage + 1}; use a divisor of stages 3 and 4 '
                     f'{self.dims[2:]}, such as 32 or 64.'
                 )
+        if self.keep_ratios is not None:
+            self._check_keep_ratios()
+
+    def _check_keep_ratios(self) -> None:
+        given = self.keep_ratios
+        stages = tuple(map(tuple, given)) if _is_nested(given) else ()
+        object.__setattr__(self, 'keep_ratios', stages)
+        valid = tuple(map(len, stages)) == self.depths[2:] and all(
+            isinstance(ratio, (int, float)) and 0 < ratio <= 1
+            for stage in stages
+            for ratio in stage
+        )
+        if not valid or stages[0][0] != 1:
+            raise ValueError(
+                f'arch: keep_ratios={given!r} must hold two sequences of shares above 0 to 1, one '
+                f'share for each block of stages 3 and 4 {self.depths[2:]}, and begin with 1, '
+                'since nothing has scored the tokens before the first block.'
+            )
+        if self.token_labels:
+            raise ValueError(
+                'arch: token_labels=True does not go with keep_ratios; leave one of them out.'
+            )
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, Sequence) and all(
+        isinstance(part, Sequence) and not isinstance(part, str) for part in value
+    )
 
 
 _S = Arch(depths=(3, 4, 8, 3), dims=(64, 128, 320, 512), params=21_545_256)
@@ -130,8 +158,8 @@ ARCHS: dict[str, Arch] = {
 
 
 def available_archs() -> list[str]:
-    """Names of the table whose blocks exist; the hourglass archs xxs and xs are not built yet."""
-    return [name for name, arch in ARCHS.items() if arch.keep_ratios is None]
+    """Names of the table."""
+    return list(ARCHS)
 
 
 def resolve_arch(
@@ -161,16 +189,11 @@ def resolve_arch(
                 f'arch={arch!r} is not known; use one of {available_archs()} or a dict with '
                 'depths, dims and head_dim.'
             )
-        if ARCHS[arch].keep_ratios is not None:
-            raise ValueError(
-                f'arch={arch!r} needs hourglass blocks, which this version does not have; use '
-                f'one of {available_archs()}.'
-            )
         row = ARCHS[arch]
     elif isinstance(arch, Arch):
         row = arch
     elif isinstance(arch, Mapping):
-        known = {f.name for f in fields(Arch)} - {'params', 'keep_ratios'}
+        known = {f.name for f in fields(Arch)} - {'params'}
         unknown = sorted(set(arch) - known)
         if unknown or not {'depths', 'dims'} <= set(arch):
             raise ValueError(

@@ -3,7 +3,8 @@
 
 Shapes: ``B`` batch, ``K`` classes, ``N`` tokens, ``C`` channels, ``S`` the axes ``H W`` or
 ``T H W``. Source: Sense-X/UniFormer @52a0415 ``image_classification/models/uniformer.py``,
-``token_labeling/tlt/models/uniformer.py``, ``video_classification/slowfast/models/uniformer.py``.
+``image_classification/models/uniformer_light.py``, ``token_labeling/tlt/models/uniformer.py``,
+``video_classification/slowfast/models/uniformer.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .blocks import init_block
+from .layers import PATCH_NORM_EPS, LayerNorm
 from .uniformer import UniFormer2d, UniFormer3d
 
 # Weight of the dense logits in evaluation, and the total stride of the mixed map to the tokens.
@@ -20,6 +22,7 @@ AUX_WEIGHT = 0.5
 MIX_STRIDE = 8
 
 Box = tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int]
+Logits = Tensor | tuple[Tensor] | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Box]
 
 
 class _Classifier:
@@ -27,7 +30,8 @@ class _Classifier:
 
     Args:
         arch: As in :class:`~uniformer_mm.models.uniformer.UniFormer`; archs with ``token_labels``
-            get the dense head ``aux_head``.
+            get the dense head ``aux_head``, hourglass archs the class token's ``norm_cls`` and
+            ``head_cls``.
         num_classes: Width K of the head; 0 leaves the pooled features (B, C) as output.
         mix_token: Whether token-labelling archs mix token maps in training.
         as_tuple: Return the logits in a tuple of one, as mmpretrain expects of a backbone.
@@ -47,9 +51,13 @@ class _Classifier:
         if self.arch.token_labels and num_classes:
             self.aux_head = nn.Linear(dim, num_classes)
             init_block(self.aux_head)
+        if self.arch.keep_ratios is not None and num_classes:
+            self.norm_cls = LayerNorm(dim, eps=PATCH_NORM_EPS)
+            self.head_cls = nn.Linear(dim, num_classes)
+            init_block(self.head_cls)
         init_block(self.head)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
+    def forward(self, x: Tensor) -> Logits:
         """Classify.
 
         Args:
@@ -59,23 +67,26 @@ class _Classifier:
             Logits ``(B, K)``, as ``as_tuple`` says. A token-labelling arch adds half the maximum
             over the tokens' logits in evaluation, and in training returns the logits, the tokens'
             logits ``(B, N, K)`` (un-mixed) and the mixed box in tokens (top, left, bottom, right),
-            four integer scalars.
+            four integer scalars. An hourglass arch returns in training the logits and those of its
+            class token, each ``(B, K)``; in evaluation the class token has no say.
         """
         self.check_input(x)
         with self.precision(x):
             return self._classify(x.movedim(1, -1))
 
-    def _classify(self, x_BSC: Tensor) -> Tensor | tuple[Tensor] | tuple[Tensor, Tensor, Box]:
+    def _classify(self, x_BSC: Tensor) -> Logits:
         dense, box = hasattr(self, 'aux_head'), (0, 0, 0, 0)
         x_BSC = self.embed(0, x_BSC)
         if dense and self.training and self.mix_token:
             box = sample_box(*x_BSC.shape[-3:-1], device=x_BSC.device)
             x_BSC = swap_box(x_BSC, box)
-        x_BSC = self.run_blocks(0, x_BSC)
+        x_BSC, carried = self.run_blocks(0, x_BSC)
         for stage in range(1, self.num_stages):
-            x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+            x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
         x_BSC = self.apply_out_norm(self.num_stages - 1, x_BSC)
         logits_BK = self.head(x_BSC.flatten(1, -2).mean(1))
+        if self.training and hasattr(self, 'head_cls'):
+            return logits_BK, self.head_cls(self.norm_cls(carried[0][:, 0]))
         if dense:
             dense_BSK = self.aux_head(x_BSC)
             if self.training:

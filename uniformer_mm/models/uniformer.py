@@ -26,11 +26,13 @@ from .functional import (
     is_compiling,
     without_autocast,
 )
+from .hourglass import HourglassBlock, pool_scores
 from .layers import (
     BATCH_NORM,
     BATCH_NORM_TYPES,
     BLOCK_NORM_EPS,
     LayerNorm,
+    Linear,
     apply_norm,
     build_downsample,
     build_stem,
@@ -46,6 +48,9 @@ MIN_SIDE = 32
 HYBRID_PERIOD = 4
 FIRST_ATTENTION_STAGE = 2
 
+# What hourglass blocks hand on beside the map: class token and scores; empty in other archs.
+Carried = tuple[()] | tuple[Tensor, Tensor | None]
+
 
 class UniFormer(BaseModule):
     """UniFormer of either rank; use :class:`UniFormer2d` or :class:`UniFormer3d`.
@@ -60,6 +65,7 @@ class UniFormer(BaseModule):
         attention: How stage 3 attends. ``'global'``: all tokens; ``'window'``: square windows of
             zero-padded, unmasked maps; ``'hybrid'``: windows, every fourth block global;
             ``'divided'`` (3-D only, stages 3 and 4): time, then space. Otherwise stage 4 is global.
+            Hourglass archs (``xxs``, ``xs``) choose their tokens by score: ``'global'`` only.
         window_size: Side of a window in tokens (stage 3 has stride 16).
         out_indices: Stages to return, 0 to 3; negative values count from the end. Default: all
             in 2-D, the last in 3-D.
@@ -118,7 +124,7 @@ class UniFormer(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = resolve_arch(arch, head_dim=head_dim, layer_scale=layer_scale)
-        self.attention = _check_attention(attention, self.rank)
+        self.attention = _check_attention(attention, self.rank, self.arch)
         self.window_size = _check_positive('window_size', window_size)
         self.in_channels = _check_positive('in_channels', in_channels)
         self.out_indices = self._check_out_indices(out_indices)
@@ -151,6 +157,10 @@ class UniFormer(BaseModule):
                 self._build_block(stage, index, rate) for index, rate in enumerate(rates[stage])
             )
             self.add_module(f'blocks{stage + 1}', blocks)
+        if self.arch.keep_ratios is not None and self.num_stages > FIRST_ATTENTION_STAGE:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.arch.dims[FIRST_ATTENTION_STAGE]))
+            if self.num_stages == NUM_STAGES:
+                self.cls_upsample = Linear(*self.arch.dims[FIRST_ATTENTION_STAGE:])
         if self.out_norm == 'ln':
             for stage in self.out_indices:
                 norm = LayerNorm(self.arch.dims[stage], eps=BLOCK_NORM_EPS)
@@ -207,6 +217,12 @@ class UniFormer(BaseModule):
             scale = arch.layer_scale if arch.layer_scale_in == 'all' else None
             return LocalBlock(self.rank, arch.dims[stage], arch.mlp_ratio, drop_path, scale)
         args = (self.rank, arch.dims[stage], arch.head_dim, arch.mlp_ratio, drop_path)
+        if arch.keep_ratios is not None:
+            keep_ratio = arch.keep_ratios[stage - FIRST_ATTENTION_STAGE][index]
+            is_last = stage == NUM_STAGES - 1 and index == arch.depths[stage] - 1
+            return HourglassBlock(
+                *args, arch.layer_scale, keep_ratio=keep_ratio, scores_tokens=not is_last
+            )
         if self.attention == 'divided':
             return DividedBlock(*args, arch.layer_scale)
         windowed = stage == FIRST_ATTENTION_STAGE and (
@@ -216,18 +232,19 @@ class UniFormer(BaseModule):
         return GlobalBlock(*args, arch.layer_scale, self.window_size if windowed else None)
 
     def stage_modules(self, stage: int) -> list[nn.Module]:
-        """The embedding, the blocks and, if there is one, the output norm of ``stage``."""
+        """The embedding (of the class token too), the blocks and the output norm of ``stage``."""
         names = [f'patch_embed{stage + 1}', f'blocks{stage + 1}', f'norm{stage + 1}']
         if stage == NUM_STAGES - 1:
-            names.append('norm')
+            names += ['cls_upsample', 'norm']
         return [getattr(self, name) for name in names if hasattr(self, name)]
 
     def get_layer_depth(self, name: str, prefix: str = '') -> tuple[int, int]:
         """Where a parameter lies between input and output, for layer-wise learning rates.
 
         As mmpretrain's backbones define it: 0 is the stem, then one depth for each block; a
-        downsampling counts with the block before it. Output norms, which no checkpoint holds, and
-        what follows the backbone (necks, heads) have the last depth.
+        downsampling counts with the block before it, and the class token with the downsampling of
+        its stage. Output norms, which no checkpoint holds, and what follows the backbone (necks,
+        heads) have the last depth.
 
         Args:
             name: The parameter's name in the whole model.
@@ -239,6 +256,7 @@ class UniFormer(BaseModule):
         depths = self.arch.depths[: self.num_stages]
         num_depths = sum(depths) + 2
         module, *below = name.removeprefix(prefix).split('.')
+        module = {'cls_token': 'patch_embed3', 'cls_upsample': 'patch_embed4'}.get(module, module)
         kind, stage = module[:-1], module[-1:]
         if not name.startswith(prefix) or kind not in ('patch_embed', 'blocks'):
             return num_depths - 1, num_depths
@@ -250,6 +268,8 @@ class UniFormer(BaseModule):
             for module in self.stage_modules(stage):
                 module.eval()
                 module.requires_grad_(False)
+            if stage == FIRST_ATTENTION_STAGE and hasattr(self, 'cls_token'):
+                self.cls_token.requires_grad_(False)
 
     def train(self, mode: bool = True) -> UniFormer:
         """Set the mode; frozen stages, and BatchNorm under ``norm_eval``, stay in evaluation."""
@@ -312,20 +332,50 @@ class UniFormer(BaseModule):
             stream = torch.float32
         return getattr(self, f'patch_embed{stage + 1}')(x_BSC, stream)
 
-    def run_blocks(self, stage: int, x_BSC: Tensor) -> Tensor:
-        """The blocks of ``stage`` (0 to 3). Shape: ``x_BSC -> y_BSC``."""
+    def run_blocks(
+        self, stage: int, x_BSC: Tensor, carried: Carried = ()
+    ) -> tuple[Tensor, Carried]:
+        """The blocks of ``stage`` (0 to 3).
+
+        Args:
+            stage: Which.
+            x_BSC: The embedded map.
+            carried: What the stage before it returned beside its map.
+
+        Returns:
+            The map ``y_BSC``, and what the next stage takes beside it.
+        """
         blocks = getattr(self, f'blocks{stage + 1}')
+        carried = self.carry(stage, x_BSC, carried)
         # Wrapped ones, such as FSDP's, have no weights before they are called.
         weights = None
         if all(type(block) in BLOCK_TYPES for block in blocks):
             weights = prepare(blocks, x_BSC)
         arguments = () if weights is None else (weights,)
         for index, block in enumerate(blocks):
+            call = block
             if index < self.cp_blocks[stage] and self.training:
-                x_BSC = _checkpointed(block, x_BSC, *arguments)
+                call = functools.partial(_checkpointed, block)
+            if carried:
+                x_BSC, *carried = call(x_BSC, *carried)
             else:
-                x_BSC = block(x_BSC, *arguments)
-        return x_BSC
+                x_BSC = call(x_BSC, *arguments)
+        return x_BSC, tuple(carried)
+
+    def carry(self, stage: int, x_BSC: Tensor, carried: Carried) -> Carried:
+        """Class token and scores at the entrance of ``stage``, where its blocks take them.
+
+        Args:
+            stage: Which.
+            x_BSC: The embedded map, whose dtype the token has.
+            carried: See :meth:`run_blocks`.
+        """
+        if self.arch.keep_ratios is None or stage < FIRST_ATTENTION_STAGE:
+            return ()
+        if stage == FIRST_ATTENTION_STAGE:
+            return self.cls_token.to(x_BSC.dtype).expand(len(x_BSC), -1, -1), None
+        cls_B1C, scores_BS = carried
+        return self.cls_upsample(cls_B1C).to(x_BSC.dtype), pool_scores(scores_BS)
 
     def iter_stages(self, x: Tensor) -> Iterator[Tensor]:
         """Run the trunk and yield each stage's raw map.
@@ -338,9 +388,9 @@ class UniFormer(BaseModule):
             16, 32: views of channels-last memory.
         """
         self.check_input(x)
-        x_BSC = x.movedim(1, -1)
+        x_BSC, carried = x.movedim(1, -1), ()
         for stage in range(self.num_stages):
-            x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+            x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
             yield x_BSC.movedim(-1, 1)
 
     def apply_out_norm(self, stage: int, x_BSC: Tensor) -> Tensor:
@@ -377,10 +427,10 @@ class UniFormer(BaseModule):
             ValueError: See :meth:`check_input`.
         """
         self.check_input(x)
-        x_BSC, outputs = x.movedim(1, -1), []
+        x_BSC, carried, outputs = x.movedim(1, -1), (), []
         with self.precision(x):
             for stage in range(self.num_stages):
-                x_BSC = self.run_blocks(stage, self.embed(stage, x_BSC))
+                x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
                 if stage in self.out_indices:
                     outputs.append(self.normed(stage, x_BSC))
         return tuple(outputs) if self.as_tuple else outputs[0]
@@ -446,9 +496,14 @@ def _recompute(block: nn.Module) -> tuple:
     return nullcontext(), _frozen_statistics(block)
 
 
-def _check_attention(attention: str, rank: int) -> str:
+def _check_attention(attention: str, rank: int, arch: Arch) -> str:
     if attention not in ATTENTIONS:
         raise ValueError(f'attention={attention!r} is not known; use one of {ATTENTIONS}.')
+    if arch.keep_ratios is not None and attention != 'global':
+        raise ValueError(
+            f'attention={attention!r} does not go with an hourglass arch, whose blocks choose '
+            "their tokens by score; use attention='global', or an arch without keep_ratios."
+        )
     if attention == 'divided' and rank == 2:
         raise ValueError(
             "attention='divided' attends over time and so needs the 3-D network; use UniFormer3d, "
