@@ -57,12 +57,15 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x)[0]
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         B, N, C = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         scores = (q @ k.transpose(-2, -1)) * self.scale
         weights = scores.softmax(dim=-1, dtype=torch.float if rounds_as_on_gpu(x) else None)
-        return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C))
+        return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C)), weights
 
 
 class Block(nn.Module):
@@ -75,8 +78,11 @@ class Block(nn.Module):
         if scale is not None:
             self.gamma_1, self.gamma_2 = scale, nn.Parameter(scale.detach().clone())
 
+    def scaled(self, gamma: str, x: Tensor) -> Tensor:
+        return getattr(self, gamma) * x if hasattr(self, gamma) else x
+
     def branch(self, gamma: str, x: Tensor) -> Tensor:
-        return self.drop_path(getattr(self, gamma) * x if hasattr(self, gamma) else x)
+        return self.drop_path(self.scaled(gamma, x))
 
 
 class CBlock(Block):
@@ -156,6 +162,60 @@ class SplitSABlock(SABlock):
         return x.transpose(1, 2).reshape(B, C, T, H, W)
 
 
+class EvoSABlock(SABlock):
+    """Tokens sorted by score; the low ones as one weighted sum, which carries them along."""
+
+    def __init__(self, keep: float, pools: bool, *args) -> None:
+        super().__init__(*args)
+        self.keep, self.pools = keep, pools
+
+    def forward(
+        self, x: Tensor, cls: Tensor, scores: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = x + self.pos_embed(x)
+        shape, tokens = x.shape, x.flatten(2).transpose(1, 2)
+        B, N, C = tokens.shape
+        if self.keep == 1:
+            both, _, row = self.mix(torch.cat([cls, tokens], 1), N)
+            cls, tokens = both[:, :1], both[:, 1:]
+            scores = row if scores is None else (1 - self.keep) * scores + self.keep * row
+            return tokens.transpose(1, 2).reshape(shape), cls, scores
+        count = int(N * self.keep)
+        order = scores.argsort(dim=1, descending=True)
+        tokens = torch.gather(tokens, 1, order[..., None].expand(B, N, C))
+        scores = torch.gather(scores, 1, order)
+        high, low = tokens[:, :count], tokens[:, count:]
+        share = scores[:, count:] / scores[:, count:].sum(1, keepdim=True)
+        merged = (low * share[..., None]).sum(1, keepdim=True)
+        three, gain, row = self.mix(torch.cat([cls, high, merged], 1), count)
+        cls, high = three[:, :1], three[:, 1 : 1 + count]
+        high_scores = (1 - self.keep) * scores[:, :count] + self.keep * row
+        tokens = torch.cat([high, low + gain], 1)
+        scores = torch.cat([high_scores, scores[:, count:]], 1)
+        undo = order.argsort(dim=1)
+        tokens = torch.gather(tokens, 1, undo[..., None].expand(B, N, C))
+        scores = torch.gather(scores, 1, undo)
+        if self.pools:
+            side = scores.reshape(B, 1, *shape[2:])
+            kernel = (1,) * (len(shape) - 4) + (2, 2)
+            pool = nn.functional.avg_pool2d if len(kernel) == 2 else nn.functional.avg_pool3d
+            pooled = pool(side, kernel, kernel).reshape(B, -1)
+            scores = pooled * scores.sum(1, keepdim=True) / pooled.sum(1, keepdim=True)
+        return tokens.transpose(1, 2).reshape(shape), cls, scores
+
+    def mix(self, x: Tensor, scored: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, gain of the last one without stochastic depth, scores of those after the first.
+
+        The gain is what the merged token's branches are worth before they are dropped.
+        """
+        attended, weights = self.attn.attend(self.norm1(x))
+        x = x + self.branch('gamma_1', attended)
+        hidden = self.mlp(self.norm2(x))
+        gain = self.scaled('gamma_1', attended[:, -1:]) + self.scaled('gamma_2', hidden[:, -1:])
+        row = weights[:, :, 0, 1 : 1 + scored].mean(1)
+        return x + self.branch('gamma_2', hidden), gain, row
+
+
 class PatchEmbed(nn.Module):
     def __init__(self, proj: nn.Module) -> None:
         super().__init__()
@@ -213,6 +273,7 @@ class OfficialUniFormer(nn.Module):
         layer_scale: Initial residual scale; None for none.
         layer_scale_in: ``'attention'`` or ``'all'``.
         token_labels: Whether the classifier has the dense head.
+        keep_ratios: Share of tokens kept by each block of stages 3 and 4; None for plain blocks.
         num_classes: Width of the head; None builds the dense backbone.
         attention: ``'global'``, ``'window'``, ``'hybrid'`` or ``'divided'``.
         window_size: Side of a window in tokens.
@@ -235,6 +296,7 @@ class OfficialUniFormer(nn.Module):
         layer_scale: float | None = None,
         layer_scale_in: str = 'all',
         token_labels: bool = False,
+        keep_ratios: Sequence[Sequence[float]] | None = None,
         num_classes: int | None = None,
         attention: str = 'global',
         window_size: int = 14,
@@ -256,13 +318,20 @@ class OfficialUniFormer(nn.Module):
                     continue
                 args = (rank, dim, head_dim, mlp_ratio, drop, layer_scale)
                 window = attention == 'window' or (attention == 'hybrid' and (index + 1) % 4)
-                if attention == 'divided':
+                if keep_ratios is not None:
+                    pools = stage == 2 and index == depth - 1
+                    blocks.append(EvoSABlock(keep_ratios[stage - 2][index], pools, *args))
+                elif attention == 'divided':
                     blocks.append(SplitSABlock(*args))
                 elif stage == 2 and window:
                     blocks.append(WindowBlock(window_size, *args))
                 else:
                     blocks.append(SABlock(*args))
             self.add_module(f'blocks{stage + 1}', blocks)
+        self.light = keep_ratios is not None
+        if self.light:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dims[2]))
+            self.cls_upsample = nn.Linear(*dims[2:])
         self.dense = num_classes is None
         if self.dense:
             for stage, dim in enumerate(dims):
@@ -272,21 +341,41 @@ class OfficialUniFormer(nn.Module):
         self.head = nn.Linear(dims[-1], num_classes)
         if token_labels:
             self.aux_head = nn.Linear(dims[-1], num_classes)
+        if self.light:
+            self.norm_cls = LayerNorm(dims[-1])
+            self.head_cls = nn.Linear(dims[-1], num_classes)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Maps of the four stages, or logits (of evaluation, for token-labelling networks)."""
-        maps = []
+    def run(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Raw maps of the four stages, and the last class token of a light network."""
+        maps, cls, scores = [], None, None
         for stage in range(1, 5):
             x = getattr(self, f'patch_embed{stage}')(x)
+            if self.light and stage == 3:
+                cls = self.cls_token.expand(x.shape[0], -1, -1)
+            elif self.light and stage == 4:
+                cls = self.cls_upsample(cls)
             for block in getattr(self, f'blocks{stage}'):
-                x = block(x)
-            if self.dense:
-                normed = getattr(self, f'norm{stage}')(x.movedim(1, -1))
-                maps.append(normed.movedim(-1, 1).contiguous())
+                if isinstance(block, EvoSABlock):
+                    x, cls, scores = block(x, cls, scores)
+                else:
+                    x = block(x)
+            maps.append(x)
+        return maps, cls
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Maps of the four stages, or logits (of evaluation, for token-labelling networks).
+
+        In training a light classifier returns the class token's logits too.
+        """
+        maps, cls = self.run(x)
         if self.dense:
-            return tuple(maps)
-        x = self.norm(x).flatten(2)
+            norms = [getattr(self, f'norm{stage}') for stage in range(1, 5)]
+            normed = (norm(x.movedim(1, -1)) for norm, x in zip(norms, maps, strict=True))
+            return tuple(x.movedim(-1, 1).contiguous() for x in normed)
+        x = self.norm(maps[-1]).flatten(2)
         logits = self.head(x.mean(-1))
+        if self.light and self.training:
+            return logits, self.head_cls(self.norm_cls(cls[:, 0]))
         if hasattr(self, 'aux_head'):
             logits = logits + 0.5 * self.aux_head(x.transpose(1, 2)).max(1)[0]
         return logits

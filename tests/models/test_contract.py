@@ -28,7 +28,7 @@ def sample(rank: int, batch: int = 2, side: int = 64) -> torch.Tensor:
 
 
 # Parameters of the classifiers and networks as measured on the released classes (recipes 1.1,
-# 1.5 and 1.6), written out here so that the table is not its own witness.
+# 1.5, 1.6 and 1.7), written out here so that the table is not its own witness.
 @pytest.mark.parametrize(
     ('name', 'options', 'parameters'),
     [
@@ -45,10 +45,17 @@ def sample(rank: int, batch: int = 2, side: int = 64) -> torch.Tensor:
         ('uniformer_base_tl', {}, 50_289_552),
         ('uniformer_base_tl_dim64', {}, 50_289_552),
         ('uniformer_large_ls_tl', {}, 100_103_888),
+        ('uniformer_xxs', {}, 10_215_280),
+        ('uniformer_xs', {}, 16_509_264),
         ('uniformer_small', {'features_only': True}, 21_033_280),
+        ('uniformer_xxs', {'features_only': True}, 9_317_168),
+        ('uniformer_xs', {'features_only': True}, 15_483_136),
         ('uniformer_base', {'features_only': True}, 49_264_576),
         ('uniformer3d_small', {}, 21_400_400),
         ('uniformer3d_base', {}, 49_813_200),
+        ('uniformer3d_xxs', {}, 9_833_896),
+        ('uniformer3d_xxs', {'layer_scale': 0.1}, 9_840_616),
+        ('uniformer3d_xs', {}, 16_099_552),
         ('uniformer3d_small', {'attention': 'divided'}, 27_847_504),
         ('uniformer3d_small', {'patch_kernel_t': 3}, 23_104_336),
     ],
@@ -78,7 +85,7 @@ def test_head_dims_of_the_family() -> None:
 
 def test_list_models_builds_every_name() -> None:
     names = uniformer_mm.list_models()
-    assert len(names) == 26
+    assert len(names) == 30
     with torch.device('meta'):
         for name in names:
             assert isinstance(uniformer_mm.create_model(name), nn.Module)
@@ -341,7 +348,18 @@ def test_networks_do_not_share_state() -> None:
 
 BAD_ARGUMENTS = [
     ({'arch': 'smal'}, "arch='smal' is not known.*'small'"),
-    ({'arch': 'xxs'}, 'hourglass'),
+    ({'arch': 'xxs', 'attention': 'window'}, "attention='window' does not go with an hourglass"),
+    ({'arch': 'xs', 'attention': 'hybrid'}, "attention='hybrid' does not go.*use attention='global'"),
+    ({'arch': TINY | {'keep_ratios': (1, 0.5)}}, r'keep_ratios=\(1, 0.5\) must hold two sequences'),
+    ({'arch': TINY | {'keep_ratios': 0.5}}, 'keep_ratios=0.5 must hold two sequences'),
+    ({'arch': TINY | {'keep_ratios': ((1, 0.5), (0.5,))}}, r'one share for each block.*\(4, 1\)'),
+    ({'arch': TINY | {'keep_ratios': ((0.5,) * 4, (1,))}}, 'begin with 1'),
+    ({'arch': TINY | {'keep_ratios': ((1, 0, 1, 1), (1,))}}, 'shares above 0 to 1'),
+    ({'arch': TINY | {'keep_ratios': ((1,) * 4, ('1',))}}, 'shares above 0 to 1'),
+    (
+        {'arch': TINY | {'keep_ratios': ((1,) * 4, (1,)), 'token_labels': True}},
+        'token_labels=True does not go with keep_ratios',
+    ),
     ({'arch': {'depths': (1, 1, 1)}}, 'must give depths and dims'),
     ({'arch': TINY | {'depth': 3}}, r"not known: \['depth'\]"),
     ({'arch': TINY | {'dims': (8, 16, 32)}}, 'must hold 4 positive integers'),
@@ -403,7 +421,7 @@ def test_wrong_inputs_are_refused(rank: int, shape: tuple, message: str) -> None
     [
         ({'name': 'uniformer_smal'}, 'did you mean.*uniformer_small'),
         ({'name': 'resnet50'}, "name='resnet50' is not known"),
-        ({'name': 'uniformer_xxs'}, "name='uniformer_xxs' is not known"),
+        ({'name': 'uniformer_xxx'}, 'did you mean.*uniformer_xxs'),
         ({'name': 'uniformer_small', 'windows': True}, "attention='window'"),
         ({'name': 'uniformer_small', 'atention': 'window'}, "did you mean 'attention'"),
         ({'name': 'uniformer_small', 'out_indices': (1,)}, 'features_only=True'),

@@ -47,15 +47,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_network_equals_the_reference(variant: str, training: bool, calls: list[str]) -> None:
     test_official.test_gradients_and_statistics_are_the_reference_s(variant, training)
-    layer_scale = 'layer_scale' in VARIANTS[variant][1]
-    blocks = sum(VARIANTS[variant][1]['depths'])
-    assert calls.count('_Depthwise') == blocks + 3
-    assert calls.count('_AddNormMlp') == blocks
-    assert calls.count('_NormLinear') == 3
-    divided = VARIANTS[variant][2].get('attention') == 'divided'
-    assert calls.count('_LayerStandardise') == 5 * (1 + divided)
-    expected = 0 if layer_scale else blocks
-    assert calls.count('_AddLinear') == expected + 5 * divided
+    _, arch, options = VARIANTS[variant]
+    local, attending = sum(arch['depths'][:2]), sum(arch['depths'][2:])
+    if 'keep_ratios' in arch:
+        attending = 0  # their layers are called one by one
+    divided = options.get('attention') == 'divided'
+    assert calls.count('_Depthwise') == 2 * local + attending
+    assert calls.count('_AddNormMlp') == local + attending
+    assert calls.count('_NormLinear') == local
+    assert calls.count('_LayerStandardise') == attending * (1 + divided)
+    expected = 0 if 'layer_scale' in arch else local + attending
+    assert calls.count('_AddLinear') == expected + attending * divided
 
 
 def gradients(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:

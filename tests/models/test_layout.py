@@ -86,7 +86,7 @@ def test_no_casts_between_blocks_under_autocast() -> None:
         assert copies(model, torch.randn(11, 3, 64, 64)) == 8 + 1 + 4
 
 
-@pytest.mark.parametrize('variant', ['image', 'conv_stem', 'clip', 'hybrid'])
+@pytest.mark.parametrize('variant', ['image', 'conv_stem', 'clip', 'hybrid', 'light'])
 def test_maps_lie_channels_last(variant: str) -> None:
     rank, arch, options = VARIANTS[variant]
     model = {2: UniFormer2d, 3: UniFormer3d}[rank](arch, **options).eval()

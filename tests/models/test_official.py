@@ -16,15 +16,31 @@ from tests.models.test_golden import load_case, relative_errors
 from uniformer_mm.models import UniFormer2d, UniFormer2dClassifier, UniFormer3d
 from uniformer_mm.models.arch import ARCHS, resolve_arch
 
-GOLDEN = ['cls_tiny', 'cls_small_plus', 'cls_small_tl', 'dense_small_window14', 'video_small_split']
+GOLDEN = [
+    'cls_tiny',
+    'cls_small_plus',
+    'cls_small_tl',
+    'dense_small_window14',
+    'video_small_split',
+    'cls_xxs',
+    'dense_xxs',
+    'video_xxs_ls_4f',
+]
 TINY = {'depths': (1, 2, 4, 1), 'dims': (8, 16, 32, 48), 'head_dim': 16}
 CONV = TINY | {'stem': 'conv', 'downsample': 'conv'}
+LIGHT = TINY | {
+    'depths': (1, 1, 3, 2),
+    'stem': 'conv',
+    'keep_ratios': ((1, 0.5, 0.3), (0.5, 0.7)),
+}
 # rank, arch, options of the dense network
 VARIANTS = {
     'image': (2, TINY, {}),
     'conv_stem': (2, CONV, {}),
     'hybrid': (2, TINY | {'layer_scale': 0.3}, {'attention': 'hybrid', 'window_size': 3}),
     'clip': (3, TINY, {'patch_kernel_t': 3}),
+    'light': (2, LIGHT, {}),
+    'light_clip': (3, LIGHT | {'layer_scale': 0.3}, {}),
     'clip_divided': (3, CONV | {'layer_scale': 0.3}, {'attention': 'divided'}),
 }
 
@@ -36,7 +52,7 @@ def reference(rank: int, arch: dict, **options) -> OfficialUniFormer:
 
 def row(name: str) -> dict:
     fields = ('depths', 'dims', 'head_dim', 'mlp_ratio', 'stem', 'downsample')
-    fields += ('layer_scale', 'layer_scale_in', 'token_labels')
+    fields += ('layer_scale', 'layer_scale_in', 'token_labels', 'keep_ratios')
     return {field: getattr(ARCHS[name], field) for field in fields}
 
 
@@ -71,8 +87,8 @@ def test_reference_equals_the_released_networks(name: str) -> None:
     case, outputs, fill = load_case(name)
     dense = case['id'].startswith('dense')
     classes = None if dense else (400 if case.get('ndim') == 3 else 1000)
-    options = {k: case[k] for k in ('attention', 'window_size') if k in case}
-    model = reference(case.get('ndim', 2), row(case['arch']), num_classes=classes, **options)
+    options = {k: case[k] for k in ('attention', 'window_size', 'layer_scale') if k in case}
+    model = reference(case.get('ndim', 2), row(case['arch']) | options, num_classes=classes)
     weights = {
         key: torch.from_numpy(fill.tensor_for(key, tuple(shape)))
         for key, shape in case['keys'].items()

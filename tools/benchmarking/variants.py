@@ -15,7 +15,7 @@ from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
 MODES = ('inference', 'training')
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
 # Archs' fields that say nothing about how a network computes.
-NOT_OPTIONS = {'params', 'keep_ratios', 'token_labels'}
+NOT_OPTIONS = {'params', 'token_labels'}
 MMACTION2_EPS = 1e-6
 
 
@@ -77,11 +77,8 @@ class LastStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of stage 4 after the BatchNorm."""
-        for stage in range(1, 5):
-            x = getattr(self.network, f'patch_embed{stage}')(x)
-            for block in getattr(self.network, f'blocks{stage}'):
-                x = block(x)
-        return self.network.norm(x)
+        maps, _ = self.network.run(x)
+        return self.network.norm(maps[-1])
 
 
 def _official(work: Work) -> nn.Module:
