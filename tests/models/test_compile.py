@@ -22,6 +22,7 @@ FRONTS = {
     (2, True): UniFormer2dClassifier,
     (3, True): UniFormer3dClassifier,
 }
+LIGHT = {'depths': (1, 1, 2, 2), 'stem': 'conv', 'keep_ratios': ((1, 0.5), (0.5, 0.7))}
 # rank, whether a classifier, arch, options, whether training
 CASES = {
     'image_hybrid_eval': (
@@ -38,6 +39,9 @@ CASES = {
     'clip_window_eval': (3, False, {}, {'attention': 'window', 'window_size': 3}, False),
     'clip_divided_train': (3, False, {}, {'attention': 'divided', 'patch_kernel_t': 3}, True),
     'clip_classifier_eval': (3, True, {}, {}, False),
+    'light_classifier_train': (2, True, LIGHT, {'drop_path_rate': 0.5}, True),
+    'light_checkpointing': (2, False, LIGHT, {'with_cp': (0, 0, 2, 0)}, True),
+    'light_clip_classifier_eval': (3, True, LIGHT, {}, False),
 }
 # First a size whose sides differ, or the compiler takes them for one number.
 SIDES = ((64, 96), (72, 100), (96, 80))

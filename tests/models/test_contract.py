@@ -349,7 +349,10 @@ def test_networks_do_not_share_state() -> None:
 BAD_ARGUMENTS = [
     ({'arch': 'smal'}, "arch='smal' is not known.*'small'"),
     ({'arch': 'xxs', 'attention': 'window'}, "attention='window' does not go with an hourglass"),
-    ({'arch': 'xs', 'attention': 'hybrid'}, "attention='hybrid' does not go.*use attention='global'"),
+    (
+        {'arch': 'xs', 'attention': 'hybrid'},
+        "attention='hybrid' does not go.*use attention='global'",
+    ),
     ({'arch': TINY | {'keep_ratios': (1, 0.5)}}, r'keep_ratios=\(1, 0.5\) must hold two sequences'),
     ({'arch': TINY | {'keep_ratios': 0.5}}, 'keep_ratios=0.5 must hold two sequences'),
     ({'arch': TINY | {'keep_ratios': ((1, 0.5), (0.5,))}}, r'one share for each block.*\(4, 1\)'),

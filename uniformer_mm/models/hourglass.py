@@ -24,6 +24,9 @@ from .attention import Attention
 from .blocks import GlobalBlock
 from .functional import without_autocast
 
+# Weights whose sum is smaller count as 0: their gradients would overflow float32.
+LEAST_TOTAL = 1e-30
+
 
 class ClassAttention(Attention):
     """Attention among tokens whose first is the class token, with that token's view of the others.
@@ -179,7 +182,7 @@ def merge(x_BNC: Tensor, weights_BN: Tensor) -> Tensor:
     DIFFERS: where all weights are 0 (scores can underflow) it is 0, officially not a number.
     """
     total_B1 = weights_BN.sum(1, keepdim=True)
-    shares_BN = weights_BN / total_B1.clamp(min=torch.finfo(total_B1.dtype).tiny)
+    shares_BN = weights_BN / torch.where(total_B1 > LEAST_TOTAL, total_B1, 1)
     with without_autocast(x_BNC):
         return shares_BN[:, None].to(x_BNC.dtype) @ x_BNC
 
