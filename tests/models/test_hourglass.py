@@ -272,7 +272,7 @@ def test_detects(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_multiply_adds(name: str, size: tuple[int, ...], gmacs: float) -> None:
-    """Merging as a product and the class token's scores are 0.3 % at most, other tokens more."""
+    """Merging as a product and the class token's own row of scores add less than 0.1 %."""
     dense = name.startswith('dense')
     with torch.device('meta'):
         model = uniformer_mm.create_model(
@@ -281,7 +281,7 @@ def test_multiply_adds(name: str, size: tuple[int, ...], gmacs: float) -> None:
         x = torch.zeros(1, 3, *size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
-    assert counter.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=3e-3, abs=5e-3)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=1e-3, abs=1.5e-3)
 
 
 @pytest.mark.parametrize('rank', [2, 3])
