@@ -31,6 +31,28 @@ from .prepared import Matrix
 Gradients = tuple[Tensor | None, ...]
 
 
+class _NoContext:
+    """Stands for what a formula keeps where no gradient is wanted."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Forget."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Forget."""
+
+    mark_non_differentiable = set_materialize_grads = save_for_backward
+
+
+_NO_CONTEXT = _NoContext()
+
+
+def run(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply a formula; where no gradient is recorded without autograd's share of the host time."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)
+    return function.forward(_NO_CONTEXT, *arguments)
+
+
 class _Depthwise(torch.autograd.Function):
     """``conv(x)``, or ``x + conv(x)`` in the stream's dtype keeping ``x`` in the products'."""
 
@@ -46,9 +68,10 @@ class _Depthwise(torch.autograd.Function):
         copy: str,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        ctx.kernel, ctx.residual = tuple(weight.shape[2:]), residual
+        kernel = tuple(weight.shape[2:])
+        ctx.kernel, ctx.residual = kernel, residual
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias.dtype
-        module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, ctx.kernel)
+        module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, kernel)
         x_BSC = x_BSC.contiguous()
         taps = {'taps_KC': taps_KC}
         if copy and dtype != x_BSC.dtype:
@@ -112,7 +135,7 @@ class _FoldedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_BSC: Tensor,
-        weight_OC: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         gamma_C: Tensor | None,
         beta_C: Tensor | None,
@@ -126,13 +149,13 @@ class _FoldedLinear(torch.autograd.Function):
         if padding is not None:
             y_NO[padding] = bias_O.to(dtype)
         ctx.shape, ctx.dtype, ctx.bias_dtype = x_BSC.shape, x_BSC.dtype, bias_O.dtype
-        ctx.save_for_backward(x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding)
+        ctx.save_for_backward(x_NC, folded_OC, weight, gamma_C, beta_C, padding)
         return y_NO.view(*x_BSC.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BSO: Tensor) -> Gradients:
-        x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding = ctx.saved_tensors
+        x_NC, folded_OC, weight, gamma_C, beta_C, padding = ctx.saved_tensors
         needs_x, *needs_parameters = ctx.needs_input_grad[:5]
         grad_NO = as_rows(grad_BSO).contiguous()
         x_grad = weight_grad = bias_grad = gamma_grad = beta_grad = None
@@ -141,16 +164,17 @@ class _FoldedLinear(torch.autograd.Function):
             bias_grad = kernels.column_sum(grad_NO)
             weight_grad = weight_product(grad_NO, x_NC)
             if gamma_C is None:
-                weight_grad = weight_grad.to(weight_OC.dtype)
+                weight_grad = weight_grad.to(weight.dtype)
             else:
                 shifted = bias_grad
                 if padding is not None:
                     shifted = bias_grad - kernels.column_sum(grad_NO[padding])
-                fold_grad = rows.implementation(weight_OC).fold_grad
+                fold_grad = rows.implementation(weight).fold_grad
                 weight_grad, affine_grad = fold_grad(
-                    weight_grad, shifted, weight_OC, gamma_C, beta_C
+                    weight_grad, shifted, weight.flatten(1), gamma_C, beta_C
                 )
                 gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+            weight_grad = weight_grad.view(weight.shape)
             bias_grad = bias_grad.to(ctx.bias_dtype)
         if needs_x:
             x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(ctx.shape)
@@ -165,7 +189,7 @@ class _NormLinear(torch.autograd.Function):
         ctx: Any,
         x_BSC: Tensor,
         copy_BSC: Tensor | None,
-        weight_OC: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         gamma_C: Tensor,
         beta_C: Tensor,
@@ -178,7 +202,7 @@ class _NormLinear(torch.autograd.Function):
         xhat_NC, rstd = norm.standardise(as_rows(x_BSC), copy_NC)
         y_NO = torch.addmm(folded_O, xhat_NC, folded_OC.t())
         ctx.norm, ctx.dtype, ctx.bias_dtype = norm, x_BSC.dtype, bias_O.dtype
-        ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C)
+        ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight, gamma_C, beta_C)
         return x_BSC, y_NO.view(*x_BSC.shape[:-1], -1)
 
     @staticmethod
@@ -186,12 +210,13 @@ class _NormLinear(torch.autograd.Function):
     def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
         if grad_BSO is None:
             return stream_BSC, *(None,) * 8
-        xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C = ctx.saved_tensors
+        xhat_NC, rstd, folded_OC, weight, gamma_C, beta_C = ctx.saved_tensors
         grad_NO = as_rows(grad_BSO).contiguous()
         bias_grad = rows.implementation(grad_NO).column_sum(grad_NO)
         weight_grad, affine_grad = ctx.norm.fold_grad(
-            weight_product(grad_NO, xhat_NC), bias_grad, weight_OC, gamma_C, beta_C
+            weight_product(grad_NO, xhat_NC), bias_grad, weight.flatten(1), gamma_C, beta_C
         )
+        weight_grad = weight_grad.view(weight.shape)
         x_grad = None
         if ctx.needs_input_grad[0]:
             stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
@@ -212,7 +237,7 @@ class _AddLinear(torch.autograd.Function):
         x_BSO: Tensor,
         a_BSI: Tensor,
         factors_B: Tensor | None,
-        weight_OI: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         cast_OI: Tensor,
         cast_O: Tensor,
@@ -225,7 +250,8 @@ class _AddLinear(torch.autograd.Function):
         add_branch = rows.implementation(x_BSO).add_branch
         y_NO, copy_NO = add_branch(as_rows(x_BSO), branch_NO, factors_B, dtype if copies else None)
         ctx.shape, ctx.dtype = a_BSI.shape, a_BSI.dtype
-        ctx.weight_dtype, ctx.bias_dtype = weight_OI.dtype, bias_O.dtype
+        ctx.weight_shape = weight.shape
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias_O.dtype
         ctx.save_for_backward(a_NI, factors_B, cast_OI)
         if copy_NO is None:
             return y_NO.view(x_BSO.shape), None
@@ -245,6 +271,7 @@ class _AddLinear(torch.autograd.Function):
             a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(ctx.shape)
         if ctx.needs_input_grad[3]:
             weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
+            weight_grad = weight_grad.view(ctx.weight_shape)
         bias_grad = bias_grad.to(ctx.bias_dtype)
         return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 
@@ -266,28 +293,27 @@ def add_depthwise(
     copy = 'y' if copies else ''
     if torch.is_grad_enabled() and conv.weight.requires_grad:
         copy = 'x'
-    return _Depthwise.apply(
-        x_BSC, conv.weight, conv.bias, taps_KC, True, product_dtype(x_BSC), copy
-    )
+    parameters = conv.weight, conv.bias, taps_KC
+    return run(_Depthwise, x_BSC, *parameters, True, product_dtype(x_BSC), copy)
 
 
 def depthwise(conv: nn.Module, x_BSC: Tensor, taps_KC: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution with its taps, in the dtype of the products."""
     dtype = product_dtype(x_BSC)
     x_BSC = x_BSC.to(dtype)
-    return _Depthwise.apply(x_BSC, conv.weight, conv.bias, taps_KC, False, dtype, '')[0]
+    return run(_Depthwise, x_BSC, conv.weight, conv.bias, taps_KC, False, dtype, '')[0]
 
 
 def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and its LayerNorm without the affine part."""
-    return _LayerStandardise.apply(x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
+    return run(_LayerStandardise, x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
 
 
 def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     """A product with bias in the dtype of the products. Shape: ``x_BSI -> y_BSO``."""
     fold = rows.implementation(weight_OI).fold
     cast = fold(weight_OI.detach(), bias_O.detach(), None, None, product_dtype(x_BSI))
-    return _FoldedLinear.apply(x_BSI, weight_OI, bias_O, None, None, *cast, None)
+    return run(_FoldedLinear, x_BSI, weight_OI, bias_O, None, None, *cast, None)
 
 
 def folded_linear(
@@ -305,11 +331,8 @@ def folded_linear(
     Returns:
         ``y_BSO``.
     """
-    weight_OI = layer.weight.flatten(1)
-    folded = matrix.weight, matrix.bias
-    return _FoldedLinear.apply(
-        x_BSI, weight_OI, layer.bias, norm.weight, norm.bias, *folded, padding
-    )
+    parameters = layer.weight, layer.bias, norm.weight, norm.bias
+    return run(_FoldedLinear, x_BSI, *parameters, matrix.weight, matrix.bias, padding)
 
 
 def norm_linear(
@@ -324,10 +347,11 @@ def norm_linear(
         x_BSI: The stream.
         copy_BSI: The stream in the dtype of the products, if it exists.
     """
-    return _NormLinear.apply(
+    return run(
+        _NormLinear,
         x_BSI,
         copy_BSI,
-        layer.weight.flatten(1),
+        layer.weight,
         layer.bias,
         norm.weight,
         norm.bias,
@@ -359,6 +383,6 @@ def add_linear(
         The sum in the dtype of ``x_BSO``, and the copy or None.
     """
     factors_B = None if factors is None else factors.flatten()
-    weight_OI, cast = layer.weight.flatten(1), (matrix.weight, matrix.bias)
+    parameters = layer.weight, layer.bias, matrix.weight, matrix.bias
     copies = copies and matrix.weight.dtype != x_BSO.dtype
-    return _AddLinear.apply(x_BSO, a_BSI, factors_B, weight_OI, layer.bias, *cast, copies)
+    return run(_AddLinear, x_BSO, a_BSI, factors_B, *parameters, copies)

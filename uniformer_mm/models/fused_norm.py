@@ -79,9 +79,8 @@ class FusedNorm:
     """
 
     def __init__(self, module: nn.Module, kind: str, dtype: torch.dtype) -> None:
-        self.kind, self.dtype, self.eps = kind, dtype, module.eps
+        self.module, self.kind, self.dtype, self.eps = module, kind, dtype, module.eps
         self.statistics = _running(module) if kind == BATCH else None
-        self.fixed = running_norm(module) if kind == RUNNING else None
 
     def standardise(self, x_NC: Tensor, copy_NC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The standardised map, with running statistics the map itself, and ``rstd``."""
@@ -102,9 +101,9 @@ class FusedNorm:
     ) -> tuple[Tensor, Tensor]:
         """Gradients of the matrix, and of gamma and beta."""
         fold_grad = rows.implementation(weight_OC).fold_grad
-        if self.fixed is None:
+        if self.kind != RUNNING:
             return fold_grad(folded_grad_OC, folded_bias_grad_O, weight_OC, gamma_C, beta_C)
-        mean_C, var_C, eps = self.fixed
+        mean_C, var_C, eps = running_norm(self.module)
         rstd_C = torch.rsqrt(var_C + eps)
         scale_C = gamma_C * rstd_C
         shift_C = beta_C - mean_C * scale_C
