@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..ops import rows
 from ..ops.dispatch import why_not_triton
-from .functional import autocast_dtype, is_compiling
+from .functional import autocast_dtype, is_recorded
 
 HALF = (torch.bfloat16, torch.float16)
 LAYER, BATCH, RUNNING = 'layer', 'batch', 'running'
@@ -25,8 +25,8 @@ def _has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def runs(x: Tensor) -> bool:
-    """Whether maps like ``x`` go through these formulas; a compiler fuses plain ones by itself."""
-    return type(x) is Tensor and not is_compiling() and _has_kernels(x.device, x.dtype)
+    """Whether maps like ``x`` go through these formulas."""
+    return type(x) is Tensor and not is_recorded() and _has_kernels(x.device, x.dtype)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
