@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from ..ops import rows
 from ..ops.dispatch import resolve
 from .fused_norm import LAYER, FusedNorm, as_rows, product_dtype, weight_product
-from .prepared import Matrix
+from .prepared import Matrix, Taps
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -60,9 +60,9 @@ class _Depthwise(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_BSC: Tensor,
+        taps_KC: Tensor,
         weight: Tensor,
         bias: Tensor,
-        taps_KC: Tensor,
         residual: bool,
         dtype: torch.dtype,
         copy: str,
@@ -89,7 +89,7 @@ class _Depthwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BSC: Tensor, _: Tensor | None) -> Gradients:
         x_BSC, weight, taps_KC = ctx.saved_tensors
-        needs_x, *needs_parameters = ctx.needs_input_grad[:3]
+        needs_x, _, *needs_parameters = ctx.needs_input_grad[:4]
         module = resolve('depthwise_conv', 'auto', x_BSC.device, grad_BSC.dtype, ctx.kernel)
         x_grad = weight_grad = bias_grad = None
         if needs_x:
@@ -97,7 +97,7 @@ class _Depthwise(torch.autograd.Function):
         if any(needs_parameters):
             weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, ctx.kernel)
             weight_grad, bias_grad = weight_grad.to(ctx.weight_dtype), bias_grad.to(ctx.bias_dtype)
-        return x_grad, weight_grad, bias_grad, None, None, None, None
+        return x_grad, None, weight_grad, bias_grad, None, None, None
 
 
 class _LayerStandardise(torch.autograd.Function):
@@ -276,16 +276,13 @@ class _AddLinear(torch.autograd.Function):
         return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 
 
-def add_depthwise(
-    conv: nn.Module, x_BSC: Tensor, copies: bool, taps_KC: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def add_depthwise(conv: Taps, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tensor | None]:
     """``x + conv(x)`` for a depthwise convolution.
 
     Args:
         conv: The convolution.
         x_BSC: The residual stream.
         copies: Whether the result is also wanted in the dtype of the products.
-        taps_KC: Its taps.
 
     Returns:
         The sum in the dtype of ``x_BSC``, and the copy or None.
@@ -293,15 +290,13 @@ def add_depthwise(
     copy = 'y' if copies else ''
     if torch.is_grad_enabled() and conv.weight.requires_grad:
         copy = 'x'
-    parameters = conv.weight, conv.bias, taps_KC
-    return run(_Depthwise, x_BSC, *parameters, True, product_dtype(x_BSC), copy)
+    return run(_Depthwise, x_BSC, *conv, True, product_dtype(x_BSC), copy)
 
 
-def depthwise(conv: nn.Module, x_BSC: Tensor, taps_KC: Tensor) -> Tensor:
-    """``conv(x)`` for a depthwise convolution with its taps, in the dtype of the products."""
+def depthwise(conv: Taps, x_BSC: Tensor) -> Tensor:
+    """``conv(x)`` for a depthwise convolution in the dtype of the products."""
     dtype = product_dtype(x_BSC)
-    x_BSC = x_BSC.to(dtype)
-    return run(_Depthwise, x_BSC, conv.weight, conv.bias, taps_KC, False, dtype, '')[0]
+    return run(_Depthwise, x_BSC.to(dtype), *conv, False, dtype, '')[0]
 
 
 def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,34 +311,28 @@ def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     return run(_FoldedLinear, x_BSI, weight_OI, bias_O, None, None, *cast, None)
 
 
-def folded_linear(
-    layer: nn.Module, norm: nn.Module, matrix: Matrix, x_BSI: Tensor, padding: Tensor | None
-) -> Tensor:
-    """A linear layer on a standardised map.
+def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None) -> Tensor:
+    """A linear layer on a map that its norm has standardised.
 
     Args:
-        layer: A plain one.
-        norm: The norm that standardised the map, whose affine part is folded into the layer.
-        matrix: Both.
+        matrix: The layer and the norm.
         x_BSI: The map.
         padding: Rows of the map that are zeros, which the affine part does not reach.
 
     Returns:
         ``y_BSO``.
     """
-    parameters = layer.weight, layer.bias, norm.weight, norm.bias
-    return run(_FoldedLinear, x_BSI, *parameters, matrix.weight, matrix.bias, padding)
+    return run(_FoldedLinear, x_BSI, *matrix.parameters, matrix.weight, matrix.bias, padding)
 
 
 def norm_linear(
-    norm: nn.Module, layer: nn.Module, matrix: Matrix, x_BSI: Tensor, copy_BSI: Tensor | None
+    norm: nn.Module, matrix: Matrix, x_BSI: Tensor, copy_BSI: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and ``layer(norm(x))``.
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        layer: A plain linear layer.
-        matrix: Both.
+        matrix: The layer and the norm.
         x_BSI: The stream.
         copy_BSI: The stream in the dtype of the products, if it exists.
     """
@@ -351,10 +340,7 @@ def norm_linear(
         _NormLinear,
         x_BSI,
         copy_BSI,
-        layer.weight,
-        layer.bias,
-        norm.weight,
-        norm.bias,
+        *matrix.parameters,
         matrix.weight,
         matrix.bias,
         FusedNorm(norm, matrix.kind, product_dtype(x_BSI)),
@@ -362,7 +348,6 @@ def norm_linear(
 
 
 def add_linear(
-    layer: nn.Module,
     matrix: Matrix,
     x_BSO: Tensor,
     a_BSI: Tensor,
@@ -372,8 +357,7 @@ def add_linear(
     """``x + factors * layer(a)``.
 
     Args:
-        layer: A plain linear layer.
-        matrix: Its matrix.
+        matrix: The layer.
         x_BSO: The residual stream.
         a_BSI: Input of the layer.
         factors: One for each sample, ``(B, 1, ..., 1)``, or None.
@@ -383,6 +367,6 @@ def add_linear(
         The sum in the dtype of ``x_BSO``, and the copy or None.
     """
     factors_B = None if factors is None else factors.flatten()
-    parameters = layer.weight, layer.bias, matrix.weight, matrix.bias
+    parameters = *matrix.parameters, matrix.weight, matrix.bias
     copies = copies and matrix.weight.dtype != x_BSO.dtype
     return run(_AddLinear, x_BSO, a_BSI, factors_B, *parameters, copies)

@@ -31,10 +31,10 @@ class _AddNormMlp(torch.autograd.Function):
         x_BSC: Tensor,
         copy_BSC: Tensor | None,
         factors_B: Tensor | None,
-        gamma_C: Tensor,
-        beta_C: Tensor,
         w1: Tensor,
         b_H: Tensor,
+        gamma_C: Tensor,
+        beta_C: Tensor,
         w2: Tensor,
         b_O: Tensor,
         folded_HC: Tensor,
@@ -112,27 +112,25 @@ class _AddNormMlp(torch.autograd.Function):
             x_grad,
             None,
             None,
-            gamma_grad,
-            beta_grad,
             w_HC_grad.view(w1.shape),
             b_H_grad.to(b_H_dtype),
+            gamma_grad,
+            beta_grad,
             w_OH_grad.to(w_OH_dtype).view(ctx.w2_shape),
             b_O_grad.to(b_O_dtype),
             *(None,) * 7,
         )
 
 
-def reads_stream(fc1: nn.Module, fc2: nn.Module) -> bool:
+def reads_stream(first: Matrix, second: Matrix) -> bool:
     """Whether inference takes the residual stream as it is, so that no copy of it is of use."""
     if torch.is_grad_enabled():
         return False
-    return not implementation(fc1.weight, fc1.weight, fc2.weight).KEEPS_HIDDEN
+    return not implementation(first.weight, first.weight, second.weight).KEEPS_HIDDEN
 
 
 def norm_mlp(
     norm: nn.Module,
-    fc1: nn.Module,
-    fc2: nn.Module,
     first: Matrix,
     second: Matrix,
     x_BSC: Tensor,
@@ -144,9 +142,7 @@ def norm_mlp(
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        fc1: A plain linear layer.
-        fc2: A plain linear layer.
-        first: Norm and ``fc1``.
+        first: It and ``fc1``.
         second: ``fc2``.
         x_BSC: The residual stream.
         copy_BSC: The stream in the dtype of the products, if it exists.
@@ -161,12 +157,8 @@ def norm_mlp(
         x_BSC,
         copy_BSC,
         None if factors is None else factors.flatten(),
-        norm.weight,
-        norm.bias,
-        fc1.weight,
-        fc1.bias,
-        fc2.weight,
-        fc2.bias,
+        *first.parameters,
+        *second.parameters,
         first.weight,
         first.bias,
         second.weight,
