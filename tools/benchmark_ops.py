@@ -19,6 +19,7 @@ operators; what only bytes bound is also given as a share of a copy's rate in th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from benchmarking.host import launches
 from benchmarking.operations import (
     Comparison,
     first_excess,
@@ -211,7 +213,7 @@ def compare(comparison: Comparison, rate: float, args: argparse.Namespace) -> di
 
 
 def overhead(args: argparse.Namespace) -> list[dict]:
-    """Host microseconds of a call on a map too small to take time."""
+    """Host microseconds of a call on a tiny map and, without a GPU, of a launch."""
     problem = Problem((1, 1, 1, 8), (3, 3), True, torch.float32, args.device)
     x, weight, bias, _ = problem.tensors()
     x_BCS = x.detach().movedim(-1, 1).contiguous()
@@ -228,6 +230,8 @@ def overhead(args: argparse.Namespace) -> list[dict]:
         'operator, recorded': recorded,
         'framework, recorded': lambda: official(x_BCS, weight, bias, True),
     }
+    if args.device == 'cpu' and importlib.util.find_spec('triton') is not None:
+        table |= launches()
     times = milliseconds(table, args)
     return [{'call': name, 'us': quartiles(t)[1] * 1e3} for name, t in times.items()]
 

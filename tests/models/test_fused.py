@@ -173,6 +173,23 @@ def test_what_somebody_watches_or_replaces_is_called(calls: list[str]) -> None:
     assert not torch.allclose(block(x), before)
 
 
+@pytest.mark.parametrize('has_kernels', [True, False])
+def test_a_tracer_sees_plain_operators(
+    has_kernels: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take what kernels write for what was in memory before."""
+    monkeypatch.setattr(fused_norm, '_has_kernels', lambda *_: has_kernels)
+    torch.manual_seed(0)
+    model = UniFormer2d(TINY, out_indices=(3,)).eval()
+    x, y = torch.randn(2, 3, 64, 48), torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        want = model(y)[0]
+        calls.clear()
+        traced = torch.jit.trace(model, x, check_trace=False)
+        assert not calls
+        torch.testing.assert_close(traced(y)[0], want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('norm', ['no statistics', 'synchronised', 'one row'])
 def test_norms_that_cannot_be_part_of_a_formula(norm: str, calls: list[str]) -> None:
     block, x = block_and_input(LocalBlock)

@@ -56,13 +56,11 @@ class FoldedAttention:
 
     Args:
         attention: The attention.
-        norm: The norm before it, whose affine part goes into the first projection.
-        matrix: Norm and first projection.
+        matrix: Its first projection, into which the norm before it is folded.
     """
 
-    def __init__(self, attention: Attention, norm: nn.Module, matrix: Matrix) -> None:
+    def __init__(self, attention: Attention, matrix: Matrix) -> None:
         self.attention = attention
-        self.norm = norm
         self.matrix = matrix
 
     def __call__(self, x_BNC: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -72,7 +70,7 @@ class FoldedAttention:
             x_BNC: Tokens.
             padding: Which of the ``B * N`` tokens are zeros that pad the map after its norm.
         """
-        qkv_BNK = folded_linear(self.attention.qkv, self.norm, self.matrix, x_BNC, padding)
+        qkv_BNK = folded_linear(self.matrix, x_BNC, padding)
         return self.attention.attend(qkv_BNK)
 
 

@@ -47,7 +47,7 @@ from .layers import (
     residual_scale,
     wants_copy,
 )
-from .prepared import LinearEntry, Weights, matrix_of, prepare
+from .prepared import LinearEntry, Matrix, Weights, matrix_of, prepare
 
 
 def is_own_depthwise(conv: nn.Module) -> bool:
@@ -63,9 +63,12 @@ def mlp_layers(mlp: nn.Module, norm: nn.Module, x: Tensor) -> Iterator[LinearEnt
         yield mlp.fc2, None, None
 
 
-def is_fused(mlp: nn.Module, weights: Weights | None) -> bool:
-    """Whether an MLP is part of a formula."""
-    return weights is not None and is_own_mlp(mlp) and mlp.fc1 in weights.matrices
+def mlp_matrices(mlp: nn.Module, weights: Weights | None) -> tuple[Matrix, Matrix] | None:
+    """The matrices of an MLP that is part of a formula; None if it is not."""
+    if weights is None or not is_own_mlp(mlp):
+        return None
+    first = weights.matrices.get(mlp.fc1)
+    return None if first is None else (first, weights.matrices[mlp.fc2])
 
 
 class _Block(nn.Module):
@@ -112,7 +115,7 @@ class _Block(nn.Module):
         """
         cast = matrix_of(weights, layer) if gamma is None else None
         if cast is not None:
-            return add_linear(layer, cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
+            return add_linear(cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
         return self.add(x_BSC, layer(a_BSI), gamma), None
 
     def add_mlp(
@@ -125,14 +128,12 @@ class _Block(nn.Module):
         copy_BSC: Tensor | None = None,
     ) -> Tensor:
         """:meth:`add` with ``mlp(norm(x))`` as the branch; ``copy_BSC`` is x in another dtype."""
-        if not is_fused(mlp, weights):
+        matrices = mlp_matrices(mlp, weights)
+        if matrices is None:
             return self.add(x_BSC, mlp(x_BSC, norm), gamma)
         adds = gamma is None
         factors = self.drop_path.factors(x_BSC) if adds else None
-        matrices = weights.matrices[mlp.fc1], weights.matrices[mlp.fc2]
-        y_BSC, branch_BSC = norm_mlp(
-            norm, mlp.fc1, mlp.fc2, *matrices, x_BSC, copy_BSC, factors, adds
-        )
+        y_BSC, branch_BSC = norm_mlp(norm, *matrices, x_BSC, copy_BSC, factors, adds)
         return y_BSC if adds else self.add(y_BSC, branch_BSC, gamma)
 
 
@@ -186,9 +187,8 @@ class LocalBlock(_Block):
         x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1), weights)
         x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC, weights)
         mixed = convolved(self.attn, mixed, weights)
-        copies = wants_copy(self.norm2) and not (
-            is_fused(self.mlp, weights) and reads_stream(self.mlp.fc1, self.mlp.fc2)
-        )
+        matrices = mlp_matrices(self.mlp, weights)
+        copies = wants_copy(self.norm2) and not (matrices and reads_stream(*matrices))
         x_BSC, copy_BSC = self.add_layer(x_BSC, self.conv2, mixed, self.gamma_1, weights, copies)
         return self.add_mlp(x_BSC, self.mlp, self.norm2, self.gamma_2, weights, copy_BSC)
 
@@ -271,7 +271,7 @@ class GlobalBlock(_Block):
             mixed = attend(attention, norm(x_BTHWC))
             return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma)
         x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC)
-        mixed = attend(FoldedAttention(attention, norm, folded), xhat_BTHWC)
+        mixed = attend(FoldedAttention(attention, folded), xhat_BTHWC)
         target = x_BTHWC if to_BTHWC is None else to_BTHWC
         return self.add_layer(target, attention.proj, mixed, gamma, weights)[0]
 

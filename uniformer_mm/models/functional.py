@@ -28,6 +28,14 @@ else:
 PIECE = 1 << 18
 
 
+def is_recorded() -> bool:
+    """Whether a compiler or a tracer (exporters, counters of operations) looks on.
+
+    A compiler fuses plain operators by itself, and a tracer knows no others.
+    """
+    return is_compiling() or torch.jit.is_tracing()
+
+
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype that autocast gives matrix products of ``x``; None where it is off or leaves it.
 
@@ -58,13 +66,13 @@ def channels_last(layer: Callable[[Tensor], Tensor], x_BSC: Tensor) -> Tensor:
 def _has_fused_product(x: Tensor) -> bool:
     """Whether oneDNN's product with bias, GELU and sum in one pass can take ``x`` here.
 
-    It has no gradient, and a compiler fuses these by itself.
+    It has no gradient.
     """
     return (
         x.device.type == 'cpu'
         and x.dtype is torch.float32
         and not torch.is_grad_enabled()
-        and not is_compiling()
+        and not is_recorded()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_linear_pointwise')
         and autocast_dtype(x) is None
@@ -110,7 +118,7 @@ def mlp(x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> 
 
     A second derivative is not defined outside torch.compile.
     """
-    if not torch.is_grad_enabled() or is_compiling():
+    if not torch.is_grad_enabled() or is_recorded():
         return linear(linear(x_BSC, w_HC, b_H, gelu=True), w_OH, b_O)
     dtype = autocast_dtype(x_BSC) or x_BSC.dtype
     with without_autocast(x_BSC):
@@ -129,7 +137,7 @@ def rows_in_cache(x_BSC: Tensor, hidden: int) -> int | None:
     """
     rows = max(PIECE // hidden, 1)
     if (
-        is_compiling()
+        is_recorded()
         or torch.is_grad_enabled()
         or x_BSC.device.type != 'cpu'
         or x_BSC[..., 0].numel() <= 2 * rows

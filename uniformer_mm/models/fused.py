@@ -26,9 +26,31 @@ from torch.autograd.function import once_differentiable
 from ..ops import rows
 from ..ops.dispatch import resolve
 from .fused_norm import LAYER, FusedNorm, as_rows, product_dtype, weight_product
-from .prepared import Matrix
+from .prepared import Matrix, Taps
 
 Gradients = tuple[Tensor | None, ...]
+
+
+class _NoContext:
+    """Stands for what a formula keeps where no gradient is wanted."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Forget."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Forget."""
+
+    mark_non_differentiable = set_materialize_grads = save_for_backward
+
+
+_NO_CONTEXT = _NoContext()
+
+
+def run(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply a formula; where no gradient is recorded without autograd's share of the host time."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)
+    return function.forward(_NO_CONTEXT, *arguments)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -38,17 +60,18 @@ class _Depthwise(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_BSC: Tensor,
+        taps_KC: Tensor,
         weight: Tensor,
         bias: Tensor,
-        taps_KC: Tensor,
         residual: bool,
         dtype: torch.dtype,
         copy: str,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
-        ctx.kernel, ctx.residual = tuple(weight.shape[2:]), residual
+        kernel = tuple(weight.shape[2:])
+        ctx.kernel, ctx.residual = kernel, residual
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias.dtype
-        module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, ctx.kernel)
+        module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, kernel)
         x_BSC = x_BSC.contiguous()
         taps = {'taps_KC': taps_KC}
         if copy and dtype != x_BSC.dtype:
@@ -66,7 +89,7 @@ class _Depthwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BSC: Tensor, _: Tensor | None) -> Gradients:
         x_BSC, weight, taps_KC = ctx.saved_tensors
-        needs_x, *needs_parameters = ctx.needs_input_grad[:3]
+        needs_x, _, *needs_parameters = ctx.needs_input_grad[:4]
         module = resolve('depthwise_conv', 'auto', x_BSC.device, grad_BSC.dtype, ctx.kernel)
         x_grad = weight_grad = bias_grad = None
         if needs_x:
@@ -74,7 +97,7 @@ class _Depthwise(torch.autograd.Function):
         if any(needs_parameters):
             weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, ctx.kernel)
             weight_grad, bias_grad = weight_grad.to(ctx.weight_dtype), bias_grad.to(ctx.bias_dtype)
-        return x_grad, weight_grad, bias_grad, None, None, None, None
+        return x_grad, None, weight_grad, bias_grad, None, None, None
 
 
 class _LayerStandardise(torch.autograd.Function):
@@ -112,7 +135,7 @@ class _FoldedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_BSC: Tensor,
-        weight_OC: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         gamma_C: Tensor | None,
         beta_C: Tensor | None,
@@ -126,13 +149,13 @@ class _FoldedLinear(torch.autograd.Function):
         if padding is not None:
             y_NO[padding] = bias_O.to(dtype)
         ctx.shape, ctx.dtype, ctx.bias_dtype = x_BSC.shape, x_BSC.dtype, bias_O.dtype
-        ctx.save_for_backward(x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding)
+        ctx.save_for_backward(x_NC, folded_OC, weight, gamma_C, beta_C, padding)
         return y_NO.view(*x_BSC.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BSO: Tensor) -> Gradients:
-        x_NC, folded_OC, weight_OC, gamma_C, beta_C, padding = ctx.saved_tensors
+        x_NC, folded_OC, weight, gamma_C, beta_C, padding = ctx.saved_tensors
         needs_x, *needs_parameters = ctx.needs_input_grad[:5]
         grad_NO = as_rows(grad_BSO).contiguous()
         x_grad = weight_grad = bias_grad = gamma_grad = beta_grad = None
@@ -141,16 +164,17 @@ class _FoldedLinear(torch.autograd.Function):
             bias_grad = kernels.column_sum(grad_NO)
             weight_grad = weight_product(grad_NO, x_NC)
             if gamma_C is None:
-                weight_grad = weight_grad.to(weight_OC.dtype)
+                weight_grad = weight_grad.to(weight.dtype)
             else:
                 shifted = bias_grad
                 if padding is not None:
                     shifted = bias_grad - kernels.column_sum(grad_NO[padding])
-                fold_grad = rows.implementation(weight_OC).fold_grad
+                fold_grad = rows.implementation(weight).fold_grad
                 weight_grad, affine_grad = fold_grad(
-                    weight_grad, shifted, weight_OC, gamma_C, beta_C
+                    weight_grad, shifted, weight.flatten(1), gamma_C, beta_C
                 )
                 gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+            weight_grad = weight_grad.view(weight.shape)
             bias_grad = bias_grad.to(ctx.bias_dtype)
         if needs_x:
             x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(ctx.shape)
@@ -165,7 +189,7 @@ class _NormLinear(torch.autograd.Function):
         ctx: Any,
         x_BSC: Tensor,
         copy_BSC: Tensor | None,
-        weight_OC: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         gamma_C: Tensor,
         beta_C: Tensor,
@@ -178,7 +202,7 @@ class _NormLinear(torch.autograd.Function):
         xhat_NC, rstd = norm.standardise(as_rows(x_BSC), copy_NC)
         y_NO = torch.addmm(folded_O, xhat_NC, folded_OC.t())
         ctx.norm, ctx.dtype, ctx.bias_dtype = norm, x_BSC.dtype, bias_O.dtype
-        ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C)
+        ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight, gamma_C, beta_C)
         return x_BSC, y_NO.view(*x_BSC.shape[:-1], -1)
 
     @staticmethod
@@ -186,12 +210,13 @@ class _NormLinear(torch.autograd.Function):
     def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
         if grad_BSO is None:
             return stream_BSC, *(None,) * 8
-        xhat_NC, rstd, folded_OC, weight_OC, gamma_C, beta_C = ctx.saved_tensors
+        xhat_NC, rstd, folded_OC, weight, gamma_C, beta_C = ctx.saved_tensors
         grad_NO = as_rows(grad_BSO).contiguous()
         bias_grad = rows.implementation(grad_NO).column_sum(grad_NO)
         weight_grad, affine_grad = ctx.norm.fold_grad(
-            weight_product(grad_NO, xhat_NC), bias_grad, weight_OC, gamma_C, beta_C
+            weight_product(grad_NO, xhat_NC), bias_grad, weight.flatten(1), gamma_C, beta_C
         )
+        weight_grad = weight_grad.view(weight.shape)
         x_grad = None
         if ctx.needs_input_grad[0]:
             stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
@@ -212,7 +237,7 @@ class _AddLinear(torch.autograd.Function):
         x_BSO: Tensor,
         a_BSI: Tensor,
         factors_B: Tensor | None,
-        weight_OI: Tensor,
+        weight: Tensor,
         bias_O: Tensor,
         cast_OI: Tensor,
         cast_O: Tensor,
@@ -225,7 +250,8 @@ class _AddLinear(torch.autograd.Function):
         add_branch = rows.implementation(x_BSO).add_branch
         y_NO, copy_NO = add_branch(as_rows(x_BSO), branch_NO, factors_B, dtype if copies else None)
         ctx.shape, ctx.dtype = a_BSI.shape, a_BSI.dtype
-        ctx.weight_dtype, ctx.bias_dtype = weight_OI.dtype, bias_O.dtype
+        ctx.weight_shape = weight.shape
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias_O.dtype
         ctx.save_for_backward(a_NI, factors_B, cast_OI)
         if copy_NO is None:
             return y_NO.view(x_BSO.shape), None
@@ -245,20 +271,18 @@ class _AddLinear(torch.autograd.Function):
             a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(ctx.shape)
         if ctx.needs_input_grad[3]:
             weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
+            weight_grad = weight_grad.view(ctx.weight_shape)
         bias_grad = bias_grad.to(ctx.bias_dtype)
         return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 
 
-def add_depthwise(
-    conv: nn.Module, x_BSC: Tensor, copies: bool, taps_KC: Tensor
-) -> tuple[Tensor, Tensor | None]:
+def add_depthwise(conv: Taps, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tensor | None]:
     """``x + conv(x)`` for a depthwise convolution.
 
     Args:
         conv: The convolution.
         x_BSC: The residual stream.
         copies: Whether the result is also wanted in the dtype of the products.
-        taps_KC: Its taps.
 
     Returns:
         The sum in the dtype of ``x_BSC``, and the copy or None.
@@ -266,71 +290,57 @@ def add_depthwise(
     copy = 'y' if copies else ''
     if torch.is_grad_enabled() and conv.weight.requires_grad:
         copy = 'x'
-    return _Depthwise.apply(
-        x_BSC, conv.weight, conv.bias, taps_KC, True, product_dtype(x_BSC), copy
-    )
+    return run(_Depthwise, x_BSC, *conv, True, product_dtype(x_BSC), copy)
 
 
-def depthwise(conv: nn.Module, x_BSC: Tensor, taps_KC: Tensor) -> Tensor:
-    """``conv(x)`` for a depthwise convolution with its taps, in the dtype of the products."""
+def depthwise(conv: Taps, x_BSC: Tensor) -> Tensor:
+    """``conv(x)`` for a depthwise convolution in the dtype of the products."""
     dtype = product_dtype(x_BSC)
-    x_BSC = x_BSC.to(dtype)
-    return _Depthwise.apply(x_BSC, conv.weight, conv.bias, taps_KC, False, dtype, '')[0]
+    return run(_Depthwise, x_BSC.to(dtype), *conv, False, dtype, '')[0]
 
 
 def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and its LayerNorm without the affine part."""
-    return _LayerStandardise.apply(x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
+    return run(_LayerStandardise, x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
 
 
 def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     """A product with bias in the dtype of the products. Shape: ``x_BSI -> y_BSO``."""
     fold = rows.implementation(weight_OI).fold
     cast = fold(weight_OI.detach(), bias_O.detach(), None, None, product_dtype(x_BSI))
-    return _FoldedLinear.apply(x_BSI, weight_OI, bias_O, None, None, *cast, None)
+    return run(_FoldedLinear, x_BSI, weight_OI, bias_O, None, None, *cast, None)
 
 
-def folded_linear(
-    layer: nn.Module, norm: nn.Module, matrix: Matrix, x_BSI: Tensor, padding: Tensor | None
-) -> Tensor:
-    """A linear layer on a standardised map.
+def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None) -> Tensor:
+    """A linear layer on a map that its norm has standardised.
 
     Args:
-        layer: A plain one.
-        norm: The norm that standardised the map, whose affine part is folded into the layer.
-        matrix: Both.
+        matrix: The layer and the norm.
         x_BSI: The map.
         padding: Rows of the map that are zeros, which the affine part does not reach.
 
     Returns:
         ``y_BSO``.
     """
-    weight_OI = layer.weight.flatten(1)
-    folded = matrix.weight, matrix.bias
-    return _FoldedLinear.apply(
-        x_BSI, weight_OI, layer.bias, norm.weight, norm.bias, *folded, padding
-    )
+    return run(_FoldedLinear, x_BSI, *matrix.parameters, matrix.weight, matrix.bias, padding)
 
 
 def norm_linear(
-    norm: nn.Module, layer: nn.Module, matrix: Matrix, x_BSI: Tensor, copy_BSI: Tensor | None
+    norm: nn.Module, matrix: Matrix, x_BSI: Tensor, copy_BSI: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The residual stream as it is, and ``layer(norm(x))``.
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        layer: A plain linear layer.
-        matrix: Both.
+        matrix: The layer and the norm.
         x_BSI: The stream.
         copy_BSI: The stream in the dtype of the products, if it exists.
     """
-    return _NormLinear.apply(
+    return run(
+        _NormLinear,
         x_BSI,
         copy_BSI,
-        layer.weight.flatten(1),
-        layer.bias,
-        norm.weight,
-        norm.bias,
+        *matrix.parameters,
         matrix.weight,
         matrix.bias,
         FusedNorm(norm, matrix.kind, product_dtype(x_BSI)),
@@ -338,7 +348,6 @@ def norm_linear(
 
 
 def add_linear(
-    layer: nn.Module,
     matrix: Matrix,
     x_BSO: Tensor,
     a_BSI: Tensor,
@@ -348,8 +357,7 @@ def add_linear(
     """``x + factors * layer(a)``.
 
     Args:
-        layer: A plain linear layer.
-        matrix: Its matrix.
+        matrix: The layer.
         x_BSO: The residual stream.
         a_BSI: Input of the layer.
         factors: One for each sample, ``(B, 1, ..., 1)``, or None.
@@ -359,6 +367,6 @@ def add_linear(
         The sum in the dtype of ``x_BSO``, and the copy or None.
     """
     factors_B = None if factors is None else factors.flatten()
-    weight_OI, cast = layer.weight.flatten(1), (matrix.weight, matrix.bias)
+    parameters = *matrix.parameters, matrix.weight, matrix.bias
     copies = copies and matrix.weight.dtype != x_BSO.dtype
-    return _AddLinear.apply(x_BSO, a_BSI, factors_B, weight_OI, layer.bias, *cast, copies)
+    return run(_AddLinear, x_BSO, a_BSI, factors_B, *parameters, copies)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from ..ops import rows
 from .functional import patch_view
 from .functional import patches as plain_patches
-from .fused import Gradients
+from .fused import Gradients, run
 from .fused_norm import as_rows, product_dtype
 
 
@@ -70,10 +70,10 @@ def patches(
 ) -> Tensor:
     """See ``functional.py``; in the dtype of the products."""
     if kernel == stride and not any(padding):
-        return _Patches.apply(x_BSC, kernel, product_dtype(x_BSC))
+        return run(_Patches, x_BSC, kernel, product_dtype(x_BSC))
     return plain_patches(x_BSC, kernel, stride, padding)
 
 
 def layer_norm(norm: nn.LayerNorm, x_BSC: Tensor, dtype: torch.dtype) -> Tensor:
     """A LayerNorm over the last axis whose result is in ``dtype``. Shape: ``x_BSC -> y_BSC``."""
-    return _LayerNorm.apply(x_BSC, norm.weight, norm.bias, norm.eps, dtype)
+    return run(_LayerNorm, x_BSC, norm.weight, norm.bias, norm.eps, dtype)

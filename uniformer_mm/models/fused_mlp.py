@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
-from .fused import Gradients
+from .fused import Gradients, run
 from .fused_norm import RUNNING, FusedNorm, as_rows, product_dtype, weight_product
 from .prepared import Matrix
 
@@ -31,11 +31,11 @@ class _AddNormMlp(torch.autograd.Function):
         x_BSC: Tensor,
         copy_BSC: Tensor | None,
         factors_B: Tensor | None,
+        w1: Tensor,
+        b_H: Tensor,
         gamma_C: Tensor,
         beta_C: Tensor,
-        w_HC: Tensor,
-        b_H: Tensor,
-        w_OH: Tensor,
+        w2: Tensor,
         b_O: Tensor,
         folded_HC: Tensor,
         folded_H: Tensor,
@@ -61,9 +61,9 @@ class _AddNormMlp(torch.autograd.Function):
         else:
             branch_NO = mlp(xhat_NC, folded_HC, folded_H, cast_OH, cast_O)
         ctx.norm, ctx.adds, ctx.dtype = norm, adds, x_BSC.dtype
-        ctx.dtypes = b_H.dtype, w_OH.dtype, b_O.dtype
+        ctx.w2_shape, ctx.dtypes = w2.shape, (b_H.dtype, w2.dtype, b_O.dtype)
         ctx.save_for_backward(
-            xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w_HC, gamma_C, beta_C
+            xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w1, gamma_C, beta_C
         )
         if not adds:
             return x_BSC, branch_NO.view(x_BSC.shape)
@@ -73,7 +73,7 @@ class _AddNormMlp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, stream_BSC: Tensor | None, grad_BSO: Tensor | None) -> Gradients:
-        xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w_HC, gamma_C, beta_C = (
+        xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w1, gamma_C, beta_C = (
             ctx.saved_tensors
         )
         stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
@@ -100,6 +100,7 @@ class _AddNormMlp(torch.autograd.Function):
             w_HC_grad = weight_product(grad_NH, xhat_NC)
             grad_NC = grad_NH @ folded_HC
             del grad_NH
+        w_HC = w1.flatten(1)
         w_HC_grad, affine_grad = ctx.norm.fold_grad(w_HC_grad, b_H_grad, w_HC, gamma_C, beta_C)
         x_grad = None
         if ctx.needs_input_grad[0]:
@@ -111,28 +112,25 @@ class _AddNormMlp(torch.autograd.Function):
             x_grad,
             None,
             None,
+            w_HC_grad.view(w1.shape),
+            b_H_grad.to(b_H_dtype),
             gamma_grad,
             beta_grad,
-            w_HC_grad,
-            b_H_grad.to(b_H_dtype),
-            w_OH_grad.to(w_OH_dtype),
+            w_OH_grad.to(w_OH_dtype).view(ctx.w2_shape),
             b_O_grad.to(b_O_dtype),
             *(None,) * 7,
         )
 
 
-def reads_stream(fc1: nn.Module, fc2: nn.Module) -> bool:
+def reads_stream(first: Matrix, second: Matrix) -> bool:
     """Whether inference takes the residual stream as it is, so that no copy of it is of use."""
     if torch.is_grad_enabled():
         return False
-    w_HC, w_OH = fc1.weight.flatten(1), fc2.weight.flatten(1)
-    return not implementation(w_HC, w_HC, w_OH).KEEPS_HIDDEN
+    return not implementation(first.weight, first.weight, second.weight).KEEPS_HIDDEN
 
 
 def norm_mlp(
     norm: nn.Module,
-    fc1: nn.Module,
-    fc2: nn.Module,
     first: Matrix,
     second: Matrix,
     x_BSC: Tensor,
@@ -144,9 +142,7 @@ def norm_mlp(
 
     Args:
         norm: A LayerNorm or BatchNorm.
-        fc1: A plain linear layer.
-        fc2: A plain linear layer.
-        first: Norm and ``fc1``.
+        first: It and ``fc1``.
         second: ``fc2``.
         x_BSC: The residual stream.
         copy_BSC: The stream in the dtype of the products, if it exists.
@@ -156,16 +152,13 @@ def norm_mlp(
     Returns:
         The sum and None, or the stream as it is and the branch.
     """
-    return _AddNormMlp.apply(
+    return run(
+        _AddNormMlp,
         x_BSC,
         copy_BSC,
         None if factors is None else factors.flatten(),
-        norm.weight,
-        norm.bias,
-        fc1.weight.flatten(1),
-        fc1.bias,
-        fc2.weight.flatten(1),
-        fc2.bias,
+        *first.parameters,
+        *second.parameters,
         first.weight,
         first.bias,
         second.weight,

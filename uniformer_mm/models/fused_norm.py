@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..ops import rows
 from ..ops.dispatch import why_not_triton
-from .functional import autocast_dtype, is_compiling
+from .functional import autocast_dtype, is_recorded
 
 HALF = (torch.bfloat16, torch.float16)
 LAYER, BATCH, RUNNING = 'layer', 'batch', 'running'
@@ -25,8 +25,8 @@ def _has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def runs(x: Tensor) -> bool:
-    """Whether maps like ``x`` go through these formulas; a compiler fuses plain ones by itself."""
-    return type(x) is Tensor and not is_compiling() and _has_kernels(x.device, x.dtype)
+    """Whether maps like ``x`` go through these formulas."""
+    return type(x) is Tensor and not is_recorded() and _has_kernels(x.device, x.dtype)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -79,9 +79,8 @@ class FusedNorm:
     """
 
     def __init__(self, module: nn.Module, kind: str, dtype: torch.dtype) -> None:
-        self.kind, self.dtype, self.eps = kind, dtype, module.eps
+        self.module, self.kind, self.dtype, self.eps = module, kind, dtype, module.eps
         self.statistics = _running(module) if kind == BATCH else None
-        self.fixed = running_norm(module) if kind == RUNNING else None
 
     def standardise(self, x_NC: Tensor, copy_NC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The standardised map, with running statistics the map itself, and ``rstd``."""
@@ -102,9 +101,9 @@ class FusedNorm:
     ) -> tuple[Tensor, Tensor]:
         """Gradients of the matrix, and of gamma and beta."""
         fold_grad = rows.implementation(weight_OC).fold_grad
-        if self.fixed is None:
+        if self.kind != RUNNING:
             return fold_grad(folded_grad_OC, folded_bias_grad_O, weight_OC, gamma_C, beta_C)
-        mean_C, var_C, eps = self.fixed
+        mean_C, var_C, eps = running_norm(self.module)
         rstd_C = torch.rsqrt(var_C + eps)
         scale_C = gamma_C * rstd_C
         shift_C = beta_C - mean_C * scale_C

@@ -102,9 +102,9 @@ class _Depthwise:
         Returns:
             The sum in the dtype of ``x_BSC``, and the copy or None if there is none.
         """
-        taps_KC = taps_of(weights, self)
-        if taps_KC is not None:
-            return fused.add_depthwise(self, x_BSC, copies, taps_KC)
+        taps = taps_of(weights, self)
+        if taps is not None:
+            return fused.add_depthwise(taps, x_BSC, copies)
         if autocast_dtype(x_BSC) in (None, x_BSC.dtype):
             return depthwise_conv(x_BSC, self.weight, self.bias, residual=True), None
         return x_BSC + self(x_BSC), None
@@ -127,8 +127,8 @@ DEPTHWISE_TYPES = tuple(DEPTHWISE.values())
 
 def convolved(conv: nn.Module, x_BSC: Tensor, weights: Weights | None) -> Tensor:
     """``conv(x)`` for a depthwise convolution, which may be part of a formula."""
-    taps_KC = taps_of(weights, conv)
-    return conv(x_BSC) if taps_KC is None else fused.depthwise(conv, x_BSC, taps_KC)
+    taps = taps_of(weights, conv)
+    return conv(x_BSC) if taps is None else fused.depthwise(taps, x_BSC)
 
 
 def pointwise(rank: int, in_channels: int, out_channels: int) -> nn.Module:
@@ -245,7 +245,7 @@ def normalised(
     """
     folded = matrix_of(weights, layer)
     if folded is not None:
-        return fused.norm_linear(norm, layer, folded, x_BSI, copy_BSI)
+        return fused.norm_linear(norm, folded, x_BSI, copy_BSI)
     if is_folded(norm, layer):
         return x_BSI, linear(x_BSI, *matrix(layer, norm))
     return x_BSI, layer(apply_norm(norm, x_BSI))

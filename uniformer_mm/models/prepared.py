@@ -26,9 +26,25 @@ class Matrix(NamedTuple):
         kind: What the norm before it is, see :class:`FusedNorm`; None without a norm.
         weight: Its matrix ``(O, C)``, cast, with the norm's affine part folded in.
         bias: Its bias ``(O,)``, likewise.
+        parameters: The layer's own weight and bias, then the norm's: what gradients are for.
     """
 
     kind: str | None
+    weight: Tensor
+    bias: Tensor
+    parameters: tuple[Tensor, ...]
+
+
+class Taps(NamedTuple):
+    """A depthwise convolution in a formula.
+
+    Attributes:
+        taps: Its weight as ``taps_KC``.
+        weight: Its own weight.
+        bias: Its own bias.
+    """
+
+    taps: Tensor
     weight: Tensor
     bias: Tensor
 
@@ -38,11 +54,11 @@ class Weights(NamedTuple):
 
     Attributes:
         matrices: Of linear layers.
-        taps: ``taps_KC`` of depthwise convolutions.
+        taps: Of depthwise convolutions.
     """
 
     matrices: dict[nn.Module, Matrix]
-    taps: dict[nn.Module, Tensor]
+    taps: dict[nn.Module, Taps]
 
 
 def matrix_of(weights: Weights | None, layer: nn.Module) -> Matrix | None:
@@ -50,7 +66,7 @@ def matrix_of(weights: Weights | None, layer: nn.Module) -> Matrix | None:
     return None if weights is None else weights.matrices.get(layer)
 
 
-def taps_of(weights: Weights | None, conv: nn.Module) -> Tensor | None:
+def taps_of(weights: Weights | None, conv: nn.Module) -> Taps | None:
     """The taps of a depthwise convolution that is part of a formula; None if it is not."""
     return None if weights is None else weights.taps.get(conv)
 
@@ -73,11 +89,16 @@ def _flat(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.flatten(1)
 
 
-def _product(layer: nn.Module, norm: nn.Module | None, kind: str | None) -> Product:
-    if norm is None:
-        return Product(_flat(layer.weight), layer.bias)
-    running = running_norm(norm) if kind == RUNNING else None
-    return Product(_flat(layer.weight), layer.bias, norm.weight, norm.bias, running)
+def _parameters(layer: nn.Module, norm: nn.Module | None, _: str | None) -> tuple[Tensor, ...]:
+    own = layer.weight, layer.bias
+    return own if norm is None else (*own, norm.weight, norm.bias)
+
+
+def _product(entry: LinearEntry, parameters: tuple[Tensor, ...]) -> Product:
+    _, norm, kind = entry
+    weight, *others = parameters
+    product = Product(_flat(weight), *others)
+    return product._replace(running=running_norm(norm)) if kind == RUNNING else product
 
 
 def prepare(blocks: Iterable[Block], x: Tensor) -> Weights | None:
@@ -95,13 +116,16 @@ def prepare(blocks: Iterable[Block], x: Tensor) -> Weights | None:
     # The formulas have the gradients.
     with torch.no_grad():
         if layers:
-            products = [_product(*entry) for entry in layers]
+            parameters = [_parameters(*entry) for entry in layers]
+            products = [_product(*pair) for pair in zip(layers, parameters, strict=True)]
             kernels = rows.implementation(products[0].weight)
             folded = kernels.fold_all(products, product_dtype(x))
-            for (layer, _, kind), pair in zip(layers, folded, strict=True):
-                matrices[layer] = Matrix(kind, *pair)
+            for (layer, _, kind), pair, own in zip(layers, folded, parameters, strict=True):
+                matrices[layer] = Matrix(kind, *pair, own)
         if convs:
-            weights_CK = [_flat(conv.weight) for conv in convs]
-            taps_KC = rows.implementation(weights_CK[0]).transpose_all(weights_CK)
-            taps = dict(zip(convs, taps_KC, strict=True))
+            own = [(conv.weight, conv.bias) for conv in convs]
+            weights_CK = [_flat(weight) for weight, _ in own]
+            transposed = rows.implementation(weights_CK[0]).transpose_all(weights_CK)
+            for conv, taps_KC, pair in zip(convs, transposed, own, strict=True):
+                taps[conv] = Taps(taps_KC, *pair)
     return Weights(matrices, taps)
