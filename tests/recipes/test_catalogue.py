@@ -220,7 +220,7 @@ def test_find():
 
 
 def test_configs_of_the_hourglass_archs_are_refused_in_words():
-    with pytest.raises(ValueError, match=r"cls/xxs_128 has no config: its arch 'xxs' needs hourgl"):
+    with pytest.raises(ValueError, match=r"cls/xxs_128 has no config: its arch 'xxs' can be b"):
         config_path(find_recipe('cls/xxs_128'))
 
 

@@ -119,7 +119,7 @@ def test_config_writes_a_leaf_that_works_from_elsewhere(run, tmp_path, monkeypat
 def test_mistakes_are_one_line(run, tmp_path):
     for arguments, message in (
         (['det/mask_rcnn_s_1x'], 'is no recipe; did you mean one of'),
-        (['cls/xxs_128'], 'needs hourglass blocks'),
+        (['cls/xxs_128'], 'its recipe is not written yet'),
         (['cls/s', '--gpus', 3], 'must divide the 8 GPUs of the published training'),
         (['cls/s', '--gpus', 2], '--gpus 2 needs --output FILE'),
         (['cls/quickstart.py', '--gpus', 2], 'must divide the 1 GPUs'),

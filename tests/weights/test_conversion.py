@@ -63,7 +63,7 @@ def test_every_arch_there_and_back(arch, to):
     ('case', 'to'), [('cls_xxs', 'openmixup'), ('video_xxs_ls_4f', 'mmaction2')]
 )
 def test_hourglass_archs_there_and_back(case, to):
-    """The keys of the released light networks; their blocks are not needed for this."""
+    """The keys of the released light networks, one with residual scales."""
     text = shared_dir('golden', 'cases', f'{case}.json').read_text()
     state = {
         key: torch.empty(shape, device='meta') for key, shape in json.loads(text)['keys'].items()

@@ -174,6 +174,6 @@ def test_digests():
 
 
 def test_light_rows_are_listed():
-    """Their networks cannot be built yet; their facts stand."""
+    """Their configs are not written yet; their facts stand."""
     assert sum(row.arch in LIGHT for row in rows()) == 6 + 2 + 2 + 8
     assert zoo.SCHEME == 'uniformer://'

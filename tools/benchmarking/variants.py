@@ -68,12 +68,14 @@ class Work:
 
 
 class LastStage(nn.Module):
-    """The reference without its head: the final norm of the last stage."""
+    """The reference without its heads: the final norm of the last stage."""
 
     def __init__(self, network: OfficialUniFormer) -> None:
         super().__init__()
         self.network = network
-        self.network.head = nn.Identity()
+        for name in ('head', 'norm_cls', 'head_cls'):
+            if hasattr(network, name):
+                setattr(network, name, nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of stage 4 after the BatchNorm."""

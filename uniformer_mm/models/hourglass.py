@@ -131,8 +131,8 @@ class HourglassBlock(GlobalBlock):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """:meth:`forward` after the position embedding, where some tokens are not kept."""
         count = kept_tokens(x_BNC.shape[1], self.keep_ratio)
-        # The order among the kept tokens has no effect, so they are not sorted. Officially indices
-        # travel as floats, which half precision rounds.
+        # DIFFERS: officially all tokens are sorted and their indices travel among the features, as
+        # floats, which half precision rounds. The order among the kept ones has no effect.
         kept_BK = scores_BN.topk(count, dim=1, sorted=False).indices
         kept_BKC = kept_BK[..., None].expand(-1, -1, x_BNC.shape[2])
         merged_B1C = merge(x_BNC, scores_BN.scatter(1, kept_BK, 0.0))

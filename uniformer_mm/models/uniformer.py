@@ -375,7 +375,7 @@ class UniFormer(BaseModule):
         if stage == FIRST_ATTENTION_STAGE:
             # A copy: without gradients a view of a parameter still asks for them, and what follows
             # modules (FlopCounterMode) then fails.
-            return self.cls_token.to(x_BSC.dtype).repeat(len(x_BSC), 1, 1), None
+            return self.cls_token.to(x_BSC.dtype).repeat(x_BSC.shape[0], 1, 1), None
         cls_B1C, scores_BS = carried
         return self.cls_upsample(cls_B1C).to(x_BSC.dtype), pool_scores(scores_BS)
 

@@ -37,8 +37,8 @@ def config_path(recipe: Recipe) -> Path:
     """
     if not recipe.config:
         raise ValueError(
-            f'{recipe.id} has no config: its arch {recipe.arch!r} needs hourglass blocks, which '
-            'this version does not have.'
+            f'{recipe.id} has no config: its arch {recipe.arch!r} can be built '
+            '(uniformer_mm.list_models()), but its recipe is not written yet.'
         )
     path = config_root() / recipe.config
     if not path.is_file():

@@ -23,11 +23,13 @@ from .errors import CheckpointError
 from .evidence import Evidence, gather
 from .files import Checkpoint, read_checkpoint
 from .inflate import INFLATIONS, can_inflate, inflate
-from .layouts import Recognised, recognise
+from .layouts import HEADS, Recognised, recognise
 from .lookup import locate
-from .signature import Signature, first_difference, signature_of
+from .signature import Signature, first_difference, scales_start_anew, signature_of
 
 _TELLING = 4
+# Pieces of hourglass networks outside the stages that they belong to.
+_STAGE_OF = {'cls_token': 'patch_embed3', 'cls_upsample': 'patch_embed4'}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _plan(
                 unused.setdefault(reason, []).append(recognised.file_keys[key])
         elif value.shape == target.shape:
             state[key] = value
-        elif key.split('.')[0] in ('head', 'aux_head'):
+        elif key.split('.')[0] in HEADS:
             reason = f'classifier of {held.classes} classes, the model has {built.classes}'
             unused.setdefault(reason, []).append(recognised.file_keys[key])
         elif can_inflate(value, target.shape):
@@ -217,7 +219,7 @@ def _plan(
 def _why_unused(key: str, held: Signature, built: Signature) -> str | None:
     """The reason why a file's key has no place in a model that it fits, or None."""
     part = key.split('.')[0]
-    if part == 'head' and built.classes is None:
+    if part in ('head', 'head_cls', 'norm_cls') and built.classes is None:
         return 'classifier'
     if part == 'aux_head' and (built.classes is None or built.classes != held.classes):
         return 'aux_head of token labelling'
@@ -225,7 +227,7 @@ def _why_unused(key: str, held: Signature, built: Signature) -> str | None:
         return 'final BatchNorm'
     if part in ('norm1', 'norm2', 'norm3', 'norm4'):
         return 'output norms'
-    stage = re.match(r'(?:patch_embed|blocks)(\d)$', part)
+    stage = re.match(r'(?:patch_embed|blocks)(\d)$', _STAGE_OF.get(part, part))
     if stage and int(stage[1]) > len(built.depths):
         return 'stages that the model does not build'
     return None
@@ -236,8 +238,10 @@ def _why_fresh(
 ) -> str | None:
     """The reason why a model's key may be missing in a file that fits, or None."""
     part = key.split('.')[0]
-    if part in ('head', 'aux_head') and held.classes not in (None, built.classes):
+    if part in HEADS and held.classes not in (None, built.classes):
         return f'classifier of {built.classes} classes'
+    if '.gamma_' in key and scales_start_anew(held, built):
+        return 'residual scales, which light networks for clips start anew'
     norm = re.match(r'norm(\d)$', part)
     if norm and int(norm[1]) not in held.output_norms:
         return 'output norms of a dense model'

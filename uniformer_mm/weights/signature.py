@@ -12,7 +12,9 @@ from torch import Tensor
 from ..models.arch import ARCHS, NUM_STAGES, Arch
 
 _BLOCK = re.compile(r'blocks(\d)\.(\d+)\.')
+# What marks hourglass networks, and how many stages have no such mark.
 _LIGHT_KEYS = ('cls_token', 'cls_upsample.weight', 'norm_cls.weight')
+_UNMARKED_STAGES = 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Signature:
             and arch.mlp_ratio == self.mlp_ratio
             and arch.stem == self.stem
             and self.downsample in (arch.downsample, None)
-            and scale == self.layer_scale
+            # Light networks for clips exist with scales and without, under one name.
+            and (scale == self.layer_scale or self.light)
             and (arch.keep_ratios is not None) == self.light
         )
 
@@ -170,7 +173,7 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
             '3-D weights into a 2-D model: weights of clips have a time axis that images lack; '
             'use UniFormer3d, or a 2-D checkpoint'
         )
-    if file.light != model.light:
+    if stages > _UNMARKED_STAGES and file.light != model.light:
         return (
             f'this is a light (hourglass) checkpoint ({held}); the model is {built}'
             if file.light
@@ -194,7 +197,7 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
             f'this checkpoint takes {file.in_channels} input channels, the model '
             f'{model.in_channels}; build it with in_channels={file.in_channels}'
         )
-    if file.layer_scale != model.layer_scale:
+    if file.layer_scale != model.layer_scale and not scales_start_anew(file, model):
         return _layer_scale_difference(file, model, held, built, use)
     if file.divided and not model.divided:
         return "divided attention (t_attn keys): build the model with attention='divided'"
@@ -211,10 +214,24 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
     return None
 
 
+def scales_start_anew(file: Signature, model: Signature) -> bool:
+    """Whether a model's residual scales may be missing in a file.
+
+    Official light networks for clips add them (initially 0.1) to image weights that have none.
+    """
+    inflates = file.rank < model.rank
+    return model.light and inflates and file.layer_scale is None and model.layer_scale is not None
+
+
 def _layer_scale_difference(
     file: Signature, model: Signature, held: str, built: str, use: str
 ) -> str:
     where = {'attention': 'stages 3 and 4', 'all': 'all blocks', None: 'no block'}
+    if model.layer_scale is None and file.light:
+        return (
+            f'layer-scale keys (gamma_1, gamma_2): this is {held} with residual scales; build the '
+            'model with layer_scale=0.1'
+        )
     if model.layer_scale is None:
         return f'layer-scale keys (gamma_1, gamma_2): use {held}; the model is {built}; {use}'
     if file.layer_scale is None:
