@@ -30,6 +30,12 @@ SHORT = {'depths': (1, 1, 1, 1), 'dims': (8, 8, 16, 16), 'head_dim': 8}
 CASES = {
     'image': (2, SHORT | {'depths': (1, 1, 2, 1)}, {'attention': 'window', 'window_size': 2}),
     'clip': (3, SHORT, {}),
+    # 6 tokens, then 1.
+    'light': (
+        2,
+        SHORT | {'depths': (1, 1, 2, 1), 'stem': 'conv', 'keep_ratios': ((1, 0.5), (0.5,))},
+        {},
+    ),
 }
 
 
