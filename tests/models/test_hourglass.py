@@ -225,6 +225,7 @@ def test_pooled_scores_by_hand() -> None:
     pooled = pool_scores(scores)
     means = torch.tensor([(1 + 2 + 6 + 7) / 4, (3 + 4 + 8 + 9) / 4])
     torch.testing.assert_close(pooled[0, 0], means * 120 / means.sum())
+    assert torch.equal(pool_scores(torch.zeros(1, 4, 4)), torch.zeros(1, 2, 2))
     clip = torch.rand(2, 3, 4, 6)
     assert pool_scores(clip).shape == (2, 3, 2, 3)
     torch.testing.assert_close(pool_scores(clip).sum((1, 2, 3)), clip.sum((1, 2, 3)))

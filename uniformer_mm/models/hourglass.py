@@ -24,7 +24,7 @@ from .attention import Attention
 from .blocks import GlobalBlock
 from .functional import without_autocast
 
-# Weights whose sum is smaller count as 0: their gradients would overflow float32.
+# Sums of scores below it count as 0: gradients through them would overflow float32.
 LEAST_TOTAL = 1e-30
 
 
@@ -179,10 +179,9 @@ def kept_tokens(tokens: int, keep_ratio: float) -> int:
 def merge(x_BNC: Tensor, weights_BN: Tensor) -> Tensor:
     """The mean of tokens by weights that need not add up to 1. Shape: ``x_BNC -> y_B1C``.
 
-    DIFFERS: where all weights are 0 (scores can underflow) it is 0, officially not a number.
+    Zero where all weights are, see :func:`divisor`.
     """
-    total_B1 = weights_BN.sum(1, keepdim=True)
-    shares_BN = weights_BN / torch.where(total_B1 > LEAST_TOTAL, total_B1, 1)
+    shares_BN = weights_BN / divisor(weights_BN.sum(1, keepdim=True))
     with without_autocast(x_BNC):
         return shares_BN[:, None].to(x_BNC.dtype) @ x_BNC
 
@@ -195,7 +194,15 @@ def pool_scores(scores_BS: Tensor) -> Tensor:
     # Frames, if there are any, take the place of channels.
     pooled_BS = F.avg_pool2d(scores_BS, 2)
     before_B, after_B = (x_BS.flatten(1).sum(1) for x_BS in (scores_BS, pooled_BS))
-    return pooled_BS * (before_B / after_B).view(-1, *(1,) * (scores_BS.ndim - 1))
+    return pooled_BS * (before_B / divisor(after_B)).view(-1, *(1,) * (scores_BS.ndim - 1))
+
+
+def divisor(total: Tensor) -> Tensor:
+    """A sum of scores to divide by.
+
+    DIFFERS: 1 where it is 0, since scores can underflow; officially the result is not a number.
+    """
+    return torch.where(total > LEAST_TOTAL, total, 1)
 
 
 def _score_dtype(x: Tensor) -> torch.dtype:
