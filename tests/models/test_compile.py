@@ -22,7 +22,7 @@ FRONTS = {
     (2, True): UniFormer2dClassifier,
     (3, True): UniFormer3dClassifier,
 }
-LIGHT = {'depths': (1, 1, 2, 1), 'stem': 'conv', 'keep_ratios': ((1, 0.7), (0.5,))}
+LIGHT = {'depths': (1, 1, 2, 1), 'stem': 'conv', 'keep_ratios': ((1, 0.5), (0.5,))}
 # rank, whether a classifier, arch, options, whether training
 CASES = {
     'image_hybrid_eval': (
