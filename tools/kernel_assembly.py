@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarking.drivers import CompileOnly
 from rich.console import Console
 from rich.table import Table
 
@@ -55,27 +56,6 @@ ROW_CASES = (64, 128, 320, 512)
 ROWS = 512
 # What a multiprocessor of Hopper has; each program takes SHARED_PER_PROGRAM bytes beside its own.
 REGISTERS, SHARED, SHARED_PER_PROGRAM, MAX_WARPS, MAX_PROGRAMS = 65536, 232448, 1024, 64, 32
-
-
-class CompileOnly:
-    """The part of a Triton driver that compiling needs."""
-
-    def __init__(self, capability: int) -> None:
-        from triton.backends.compiler import GPUTarget
-
-        self.target = GPUTarget('cuda', capability, 32)
-
-    def get_current_target(self) -> object:
-        """What to compile for."""
-        return self.target
-
-    def get_current_device(self) -> int:
-        """A device that nothing is launched on."""
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        """A stream that nothing is launched on."""
-        return 0
 
 
 def compiled_kernels(capability: int, call: Callable[[], object]) -> dict:

@@ -81,8 +81,8 @@ def test_network_equals_the_reference(case: str, training: bool, device: str) ->
         assert (got - want).norm() <= 3e-6 * want.norm()
     largest = max(want.norm() for want in want_grads.values())
     for name, want in want_grads.items():
-        # The gradient of a bias before a norm is zero up to rounding.
-        assert (grads[name] - want).norm() <= 2e-5 * want.norm() + 1e-7 * largest, name
+        # The gradient of a bias before a norm is zero up to rounding: some units in the last place.
+        assert (grads[name] - want).norm() <= 2e-5 * want.norm() + 3e-7 * largest, name
     torch.testing.assert_close(buffers, want_buffers, rtol=1e-5, atol=1e-5)
 
 

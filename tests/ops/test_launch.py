@@ -6,10 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .conftest import HAS_TRITON
-
-if not HAS_TRITON:
-    pytest.skip('the package triton is not installed', allow_module_level=True)
+pytest.importorskip('triton', reason='the package triton is not installed')
 
 from uniformer_mm.ops import launch
 from uniformer_mm.ops.launch import MAX_INT32, Constants, Kernel

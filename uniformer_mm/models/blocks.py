@@ -23,7 +23,7 @@ from .attention import (
     attend_over_space,
     attend_over_time,
 )
-from .fused import add_linear, layer_standardise
+from .fused import add_linear, layer_standardise, prepared_linear
 from .fused_mlp import norm_mlp, reads_stream
 from .fused_norm import LAYER
 from .layers import (
@@ -113,10 +113,12 @@ class _Block(nn.Module):
             The sum, and where ``copies`` asks for it and it comes at no cost, the sum in the dtype
             of matrix products.
         """
-        cast = matrix_of(weights, layer) if gamma is None else None
-        if cast is not None:
+        cast = matrix_of(weights, layer)
+        if cast is None:
+            return self.add(x_BSC, layer(a_BSI), gamma), None
+        if gamma is None:
             return add_linear(cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
-        return self.add(x_BSC, layer(a_BSI), gamma), None
+        return self.add(x_BSC, prepared_linear(cast, a_BSI), gamma), None
 
     def add_mlp(
         self,

@@ -311,6 +311,12 @@ def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     return run(_FoldedLinear, x_BSI, weight_OI, bias_O, None, None, *cast, None)
 
 
+def prepared_linear(matrix: Matrix, x_BSI: Tensor) -> Tensor:
+    """:func:`linear` with a layer whose matrix is cast already; no norm is before it."""
+    cast = matrix.weight, matrix.bias
+    return run(_FoldedLinear, x_BSI, *matrix.parameters, None, None, *cast, None)
+
+
 def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None) -> Tensor:
     """A linear layer on a map that its norm has standardised.
 

@@ -35,9 +35,9 @@ class Constants(dict):
 class Kernel:
     """A Triton kernel whose calls after the first cost the host little.
 
-    Triton finds the compiled form of each call from all its arguments anew, which takes as long as
-    several launches. Here it is found by what can differ: the constants, the flags and the dtypes.
-    A call with an odd address or a huge integer goes Triton's way.
+    Triton finds the compiled form of each call from all its arguments anew, which takes about as
+    long as the rest of a launch. Here it is found by what can differ: the constants, the flags and
+    the dtypes. A call with an odd address or a huge integer goes Triton's way.
 
     Args:
         function: Tensors first, then numbers (integers, none of them specialised on, and floats),

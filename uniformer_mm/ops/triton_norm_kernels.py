@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from .launch import kernel
-from .triton_shared import tile
+from .triton_shared import moments, standardise_grad, store_pair, tile
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'parts']
@@ -35,9 +35,7 @@ def layer_standardise(
     c = tl.arange(0, BLOCK_C)
     at, ok = tile(n, c, rows, C)
     x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
-    mean = tl.sum(x, axis=1) / C
-    centred = tl.where((c < C)[None, :], x - mean[:, None], 0.0)
-    rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    _, centred, rstd = moments(x, c, eps, C)
     tl.store(xhat_ptr + at, (centred * rstd[:, None]).to(xhat_ptr.dtype.element_ty), mask=ok)
     tl.store(rstd_ptr + n, rstd, mask=n < rows)
 
@@ -62,9 +60,7 @@ def layer_standardise_grad(
     grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
     xhat = tl.load(xhat_ptr + at, mask=ok, other=0.0).to(tl.float32)
     rstd = tl.load(rstd_ptr + n, mask=n < rows, other=0.0)
-    mean_grad = tl.sum(grad, axis=1) / C
-    mean_both = tl.sum(grad * xhat, axis=1) / C
-    total = rstd[:, None] * (grad - mean_grad[:, None] - xhat * mean_both[:, None])
+    total = standardise_grad(grad, xhat, rstd, C)
     if HAS_STREAM:
         total += tl.load(stream_ptr + at, mask=ok, other=0.0).to(tl.float32)
     tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
@@ -91,9 +87,7 @@ def layer_norm(
     x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
     gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
     beta = tl.load(beta_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    mean = tl.sum(x, axis=1) / C
-    centred = tl.where((c < C)[None, :], x - mean[:, None], 0.0)
-    rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    mean, centred, rstd = moments(x, c, eps, C)
     y = centred * rstd[:, None] * gamma[None, :] + beta[None, :]
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
     tl.store(mean_ptr + n, mean, mask=n < rows)
@@ -134,13 +128,9 @@ def layer_norm_grad(
         sum_both += grad * xhat
         sum_grad += grad
         grad *= gamma[None, :]
-        mean_grad = tl.sum(grad, axis=1) / C
-        mean_both = tl.sum(grad * xhat, axis=1) / C
-        total = rstd[:, None] * (grad - mean_grad[:, None] - xhat * mean_both[:, None])
+        total = standardise_grad(grad, xhat, rstd, C)
         tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
-    row_ptr = parts_ptr + part.to(tl.int64) * 2 * C + c
-    tl.store(row_ptr, tl.sum(sum_both, axis=0), mask=c < C)
-    tl.store(row_ptr + C, tl.sum(sum_grad, axis=0), mask=c < C)
+    store_pair(parts_ptr, part, c, tl.sum(sum_both, axis=0), tl.sum(sum_grad, axis=0), C)
 
 
 @kernel(do_not_specialize=SIZES)
@@ -178,9 +168,7 @@ def moments_of_parts(
     part_mean = tl.sum(mean * count, axis=0) / (last - first)
     away = mean - part_mean[None, :]
     part_squares = tl.sum(squares + count * away * away, axis=0)
-    row_ptr = parts_ptr + part.to(tl.int64) * 2 * C + c
-    tl.store(row_ptr, part_mean, mask=c < C)
-    tl.store(row_ptr + C, part_squares, mask=c < C)
+    store_pair(parts_ptr, part, c, part_mean, part_squares, C)
 
 
 @kernel(['TRACKS', 'COUNTS', 'CUMULATIVE'], do_not_specialize=SIZES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from .launch import kernel
-from .triton_shared import normal, tile
+from .triton_shared import normal, store_pair, tile
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'rows_per_sample', 'parts', 'outputs', 'outputs_per_part']
@@ -212,6 +212,4 @@ def fold_grad(
         tl.store(weight_grad_ptr + at, total.to(weight_grad_ptr.dtype.element_ty), mask=ok)
         scale_grad += grad * weight
         shift_grad += bias_grad[:, None] * weight
-    row_ptr = parts_ptr + part * 2 * C + c
-    tl.store(row_ptr, tl.sum(scale_grad, axis=0), mask=c < C)
-    tl.store(row_ptr + C, tl.sum(shift_grad, axis=0), mask=c < C)
+    store_pair(parts_ptr, part, c, tl.sum(scale_grad, axis=0), tl.sum(shift_grad, axis=0), C)

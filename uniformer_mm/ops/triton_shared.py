@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several Triton kernels need: the places of a tile, and the function in a GELU."""
+"""What several Triton kernels need: places of a tile, the functions in norms and in a GELU."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ def tile(n, c, rows, C: tl.constexpr):
     """Offsets of rows ``n`` and channels ``c`` in a map of ``C`` channels, and which are in it."""
     inside = (n < rows)[:, None] & (c < C)[None, :]
     return n.to(tl.int64)[:, None] * C + c[None, :], inside
+
+
+@triton.jit
+def moments(x, c, eps, C: tl.constexpr):
+    """Means of rows, the rows less these (0 beside the ``C`` channels), and 1 / deviations."""
+    mean = tl.sum(x, axis=1) / C
+    centred = tl.where((c < C)[None, :], x - mean[:, None], 0.0)
+    return mean, centred, tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+
+
+@triton.jit
+def standardise_grad(grad, xhat, rstd, C: tl.constexpr):
+    """``rstd (grad - mean(grad) - xhat mean(grad xhat))``, the means over each row."""
+    mean_grad = tl.sum(grad, axis=1) / C
+    mean_both = tl.sum(grad * xhat, axis=1) / C
+    return rstd[:, None] * (grad - mean_grad[:, None] - xhat * mean_both[:, None])
+
+
+@triton.jit
+def store_pair(parts_ptr, part, c, first_C, second_C, C: tl.constexpr):
+    """Put two vectors of channels into ``parts_P2C``."""
+    row_ptr = parts_ptr + part.to(tl.int64) * 2 * C + c
+    tl.store(row_ptr, first_C, mask=c < C)
+    tl.store(row_ptr + C, second_C, mask=c < C)

@@ -7,6 +7,7 @@ Shapes: ``O`` rows and ``C`` columns of a matrix, ``J`` matrices ("jobs").
 
 from __future__ import annotations
 
+import triton
 import triton.language as tl
 
 from .launch import kernel
@@ -14,6 +15,24 @@ from .launch import kernel
 # Columns of the table: addresses of weight, bias, scale, shift, mean and variance (0: none), rows,
 # columns, number of the first tile, and where matrix and bias go in the result.
 FIELDS = 11
+
+
+@triton.jit
+def matrix_of_tile(
+    table_ptr, job_of_tile_ptr, like_ptr, FIELDS: tl.constexpr, BLOCK_O: tl.constexpr
+):
+    """Number and row of the table of a program's matrix, its address, its size, the tile's rows.
+
+    Addresses are of elements of the type that ``like`` points to.
+    """
+    tile = tl.program_id(0)
+    job = tl.load(job_of_tile_ptr + tile)
+    row_ptr = table_ptr + job * FIELDS
+    weight_ptr = tl.load(row_ptr).to(like_ptr.dtype)
+    rows = tl.load(row_ptr + 6)
+    columns = tl.load(row_ptr + 7)
+    o = (tile - tl.load(row_ptr + 8)) * BLOCK_O + tl.arange(0, BLOCK_O)
+    return job, row_ptr, weight_ptr, rows, columns, o
 
 
 @kernel()
@@ -27,27 +46,19 @@ def fold_all(
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some rows of one of the matrices: see ``fold`` in ``triton_row_kernels.py``.
-
-    Addresses are of elements of the type that ``like`` points to.
-    """
-    tile = tl.program_id(0)
-    job = tl.load(job_of_tile_ptr + tile)
-    row_ptr = table_ptr + job * FIELDS
-    weight_ptr = tl.load(row_ptr).to(like_ptr.dtype)
+    """Some rows of one of the matrices: see ``fold`` in ``triton_row_kernels.py``."""
+    job, row_ptr, weight_ptr, rows, columns, o = matrix_of_tile(
+        table_ptr, job_of_tile_ptr, like_ptr, FIELDS, BLOCK_O
+    )
     bias_ptr = tl.load(row_ptr + 1).to(like_ptr.dtype)
     scale_at = tl.load(row_ptr + 2)
     shift_ptr = tl.load(row_ptr + 3).to(like_ptr.dtype)
     mean_at = tl.load(row_ptr + 4)
     var_ptr = tl.load(row_ptr + 5).to(like_ptr.dtype)
-    rows = tl.load(row_ptr + 6)
-    columns = tl.load(row_ptr + 7)
-    first = tl.load(row_ptr + 8)
     out_ptr_OC = out_ptr + tl.load(row_ptr + 9)
     out_ptr_O = out_ptr + tl.load(row_ptr + 10)
     eps = tl.load(eps_ptr + job)
 
-    o = (tile - first) * BLOCK_O + tl.arange(0, BLOCK_O)
     total = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
     for start in range(0, columns, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
@@ -83,14 +94,10 @@ def transpose_all(
     BLOCK_C: tl.constexpr,
 ):
     """Some rows of one of the matrices, as columns."""
-    tile = tl.program_id(0)
-    row_ptr = table_ptr + tl.load(job_of_tile_ptr + tile) * FIELDS
-    weight_ptr = tl.load(row_ptr).to(like_ptr.dtype)
-    rows = tl.load(row_ptr + 6)
-    columns = tl.load(row_ptr + 7)
-    first = tl.load(row_ptr + 8)
+    _, row_ptr, weight_ptr, rows, columns, o = matrix_of_tile(
+        table_ptr, job_of_tile_ptr, like_ptr, FIELDS, BLOCK_O
+    )
     out_ptr += tl.load(row_ptr + 9)
-    o = (tile - first) * BLOCK_O + tl.arange(0, BLOCK_O)
     for start in range(0, columns, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         ok = (o < rows)[:, None] & (c < columns)[None, :]

@@ -48,7 +48,13 @@ _tables: dict[tuple, _Table | None] = {}
 MAX_TABLES = 1024
 
 
-def _table(key: tuple, tensors: Sequence[Sequence[Tensor | None]], eps, block_o: int, transposes):
+def _table(
+    key: tuple,
+    tensors: Sequence[Sequence[Tensor | None]],
+    eps: tuple[float, ...],
+    block_o: int,
+    transposes: bool,
+) -> _Table | None:
     """The table of matrices, each with its vectors; remembered under ``key``."""
     found = _tables.get(key, False)
     if found is not False:
@@ -67,7 +73,10 @@ def _table(key: tuple, tensors: Sequence[Sequence[Tensor | None]], eps, block_o:
 
 
 def _make_table(
-    tensors: Sequence[Sequence[Tensor | None]], eps: tuple[float, ...], block_o: int, transposes
+    tensors: Sequence[Sequence[Tensor | None]],
+    eps: tuple[float, ...],
+    block_o: int,
+    transposes: bool,
 ) -> _Table:
     fields, job_of_tile, places, size = [], [], [], 0
     for job, vectors in enumerate(tensors):
@@ -105,6 +114,7 @@ def fold_alike(
     like = products[0].weight
     key = (
         like.dtype,
+        like.device,
         eps,
         *[0 if tensor is None else tensor.data_ptr() for job in tensors for tensor in job],
         *[product.weight.shape for product in products],
@@ -122,7 +132,7 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     like = weights_CK[0]
     tensors = [(weight,) for weight in weights_CK]
     shapes = [weight.shape for weight in weights_CK]
-    key = like.dtype, *[weight.data_ptr() for weight in weights_CK], *shapes
+    key = like.dtype, like.device, *[weight.data_ptr() for weight in weights_CK], *shapes
     table = _table(key, tensors, (0.0,), TRANSPOSE['BLOCK_O'], transposes=True)
     if table is None:
         return [weight_CK.t().contiguous() for weight_CK in weights_CK]
