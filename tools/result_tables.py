@@ -63,7 +63,7 @@ def _table(task: str, found: list[Recipe]) -> str:
             flops = flops.replace(recipe.flops, f'{recipe.flops}†')
         cells = [
             recipe.id,
-            f'`{recipe.config}`' if recipe.config else 'not built yet',
+            f'`{recipe.config}`',
             *_inputs(recipe),
             *(percent(recipe.metrics[name]) if name in recipe.metrics else '-' for name in metrics),
             'not run',
@@ -108,8 +108,6 @@ def _counted(found: list[Recipe]) -> str:
 def _commands(found: list[Recipe]) -> list[str]:
     lines = []
     for recipe in found:
-        if not recipe.config:
-            continue
         known = commands(recipe, 'configs')
         lines.append(f'# {recipe.id}')
         lines += [line for purpose, line in known.items() if purpose != 'weights']

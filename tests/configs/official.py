@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -24,8 +24,8 @@ class Training:
         batch: Samples of an update, on all GPUs.
         lr: Learning rate at its height.
         weight_decay: Weight decay of the parameters that decay.
-        free: Which parameters do not decay: ``'flat'`` (one-dimensional), ``'norm'`` (by name),
-            ``'none'``, ``'openmixup'`` or ``'openmixup, gamma'``.
+        free: Which parameters do not decay: ``'flat'`` (one-dimensional), ``'flat, cls_token'``,
+            ``'norm'`` (by name), ``'none'``, ``'openmixup'`` or ``'openmixup, gamma'``.
         drop_path: Stochastic depth of the last block.
         length: Epochs, or iterations of ADE20K.
         rate: Official rate at an iteration, given the iterations of an epoch.
@@ -109,15 +109,20 @@ def _image(lr: float, drop_path: float) -> Training:
     return Training(1024, lr, 0.05, 'flat', drop_path, 300, _timm(lr, 5, 300), True)
 
 
+def _light_image(lr: float, weight_decay: float, drop_path: float) -> Training:
+    rate = _timm(lr, 30, 600)
+    return Training(4096, lr, weight_decay, 'flat, cls_token', drop_path, 600, rate, False)
+
+
 def _mixup(warmup: int, half: bool, clip: float | None) -> Training:
     rate = _openmixup(1e-3, warmup, 300)
     free = 'openmixup, gamma' if half else 'openmixup'
     return Training(1024, 1e-3, 0.05, free, 0.1, 300, rate, half, clip)
 
 
-def _coco(epochs: int, drop_path: float) -> Training:
+def _coco(epochs: int, drop_path: float, half: bool = True) -> Training:
     steps = {12: (8, 11), 36: (27, 33)}[epochs]
-    return Training(16, 1e-4, 0.05, 'norm', drop_path, epochs, _steps(1e-4, steps), True)
+    return Training(16, 1e-4, 0.05, 'norm', drop_path, epochs, _steps(1e-4, steps), half)
 
 
 def _semantic_fpn(drop_path: float) -> Training:
@@ -139,7 +144,13 @@ def _clips(
     return Training(batch, lr, 0.05, 'flat', drop_path, epochs, rate, True, 20)
 
 
+def _light_clips(batch: int, lr: float, drop_path: float, weight_decay: float) -> Training:
+    return replace(_clips(batch, lr, 110, 10, drop_path), weight_decay=weight_decay)
+
+
 TRAININGS = {
+    **{f'cls/xxs_{size}': _light_image(3.2e-3, 0.1, 0.0) for size in (128, 160, 192, 224)},
+    **{f'cls/xs_{size}': _light_image(4e-3, 0.05, 0.1) for size in (192, 224)},
     'cls/s': _image(1e-3, 0.1),
     'cls/s_plus': _image(1e-3, 0.1),
     'cls/s_plus_dim64': _image(1e-3, 0.1),
@@ -147,12 +158,16 @@ TRAININGS = {
     'cls/b_ls': _image(8e-4, 0.3),
     'om/t': _mixup(5, False, 5.0),
     'om/s': _mixup(20, True, None),
+    'det/mask_rcnn_xxs_1x': _coco(12, 0.0, half=False),
+    'det/mask_rcnn_xs_1x': _coco(12, 0.15, half=False),
     'det/mask_rcnn_s_h14_1x': _coco(12, 0.2),
     'det/mask_rcnn_b_h14_1x': _coco(12, 0.3),
     'det/mask_rcnn_s_h14_3x_ms': _coco(36, 0.1),
     'det/mask_rcnn_b_h14_3x_ms': _coco(36, 0.3),
     'det/cascade_s_h14_3x_ms': _coco(36, 0.2),
     'det/cascade_b_h14_3x_ms': _coco(36, 0.4),
+    'seg/fpn_xxs': _semantic_fpn(0.0),
+    'seg/fpn_xs': _semantic_fpn(0.1),
     'seg/fpn_s_h14': _semantic_fpn(0.1),
     'seg/fpn_b_h14': _semantic_fpn(0.2),
     'seg/fpn_s_g': _semantic_fpn(0.1),
@@ -167,6 +182,14 @@ TRAININGS = {
     'pose/b_384x288': _pose(256, 5e-4, 0.5),
     'pose/s_448x320': _pose(512, 1e-3, 0.2),
     'pose/b_448x320': _pose(256, 5e-4, 0.55),
+    'vid/k400_xxs_4x128': _light_clips(256, 4e-4, 0.05, 0.1),
+    'vid/k400_xxs_4x160': _light_clips(256, 4e-4, 0.05, 0.1),
+    'vid/k400_xxs_8x128': _light_clips(256, 4e-4, 0.05, 0.1),
+    'vid/k400_xxs_8x160': _light_clips(256, 4e-4, 0.05, 0.1),
+    'vid/k400_xxs_16x128': _light_clips(256, 8e-4, 0.05, 0.1),
+    'vid/k400_xxs_16x160': _light_clips(256, 8e-4, 0.05, 0.1),
+    'vid/k400_xxs_32x160': _light_clips(256, 8e-4, 0.05, 0.1),
+    'vid/k400_xs_32x192': _light_clips(128, 4e-4, 0.1, 0.05),
     'vid/k400_s_8x8': _clips(128, 4e-4, 100, 10, 0.1),
     'vid/k400_s_16x4': _clips(32, 1e-4, 110, 10, 0.1),
     'vid/k400_s_16x8': _clips(32, 1e-4, 110, 10, 0.1),
@@ -214,6 +237,9 @@ def pretrained(row_id: str, arch: str) -> str | None:
     family, _, rest = row_id.partition('/')
     key = rest.partition('_')[0] if family == 'vid' else family
     source = 'k600' if row_id.endswith('_k600') else 'k400'
+    if arch in ('xxs', 'xs') and family != 'cls':
+        # Images of the clips' size; detectors and segmentors begin with the largest.
+        return f'{arch}_{rest.rpartition("x")[2] if family == "vid" else 224}_in1k'
     name = PRETRAINED.get(key)
     return name.format(arch=arch, source=source) if name else None
 
@@ -226,6 +252,8 @@ def decays(name: str, parameter: nn.Parameter, free: str) -> bool:
         return 'norm' not in name
     if free == 'flat':
         return parameter.ndim > 1 and not name.endswith('.bias')
+    if free == 'flat, cls_token':
+        return decays(name, parameter, 'flat') and name.rpartition('.')[2] != 'cls_token'
     # openmixup: norms, biases and everything called pos_embed; residual scales in S only.
     words = ('norm', 'bias', 'pos_embed', *(['gamma'] if 'gamma' in free else []))
     return not any(word in name for word in words)

@@ -18,7 +18,9 @@ from uniformer_mm.models.uniformer import UniFormer
 from .leaves import EXTRAS, LEAVES, OWNED, OWNERS, TRAINED, load, model, stages
 from .official import TRAININGS
 
-SIZES = {'t': 'tiny', 's': 'small', 's_plus': 'small_plus', 'b': 'base', 'l': 'large'}
+SIZES = {s: s for s in ('xxs', 'xs')} | {
+    't': 'tiny', 's': 'small', 's_plus': 'small_plus', 'b': 'base', 'l': 'large',
+}  # fmt: skip
 # Each row measured once: test configs of one training differ in attention only.
 MEASURED = {
     (r.measured.network, r.arch, r.row.attention, r.measured.input): leaf
@@ -46,7 +48,7 @@ def test_builds_in_its_toolbox(leaf):
 
 @pytest.mark.parametrize('leaf', [*OWNED, *EXTRAS])
 def test_file_name_tells_the_arch(leaf):
-    name = re.search(r'uniformer_(t|s_plus|s|b|l)(_ls)?(_tl)?(_dim64)?(?=[_.])', leaf)
+    name = re.search(r'uniformer_(xxs|xs|t|s_plus|s|b|l)(_ls)?(_tl)?(_dim64)?(?=[_.])', leaf)
     size, *suffixes = name.groups(default='')
     arch = SIZES[size] + ''.join(suffixes)
     if arch == 'large':
@@ -61,7 +63,20 @@ def test_file_name_tells_the_arch(leaf):
         assert block.attn.head_dim == ARCHS[arch].head_dim
 
 
-@pytest.mark.parametrize('leaf', OWNED)
+HOURGLASS = [leaf for leaf in OWNED if OWNERS[leaf].arch in ('xxs', 'xs')]
+
+
+@pytest.mark.parametrize('leaf', HOURGLASS)
+def test_light_networks_keep_half_of_the_tokens(leaf):
+    built = stages(model(leaf).backbone)
+    ratios = [block.keep_ratio for block in (*built[2], *built[3])]
+    assert ratios == [1, *[0.5] * (len(ratios) - 1)]
+    assert OWNERS[leaf].row.attention == ('' if leaf.startswith('cls/') else 'hourglass')
+    scales = [block.gamma_1 is not None for stage in built for block in stage]
+    assert set(scales) == {bool(OWNERS[leaf].row.layer_scale)}
+
+
+@pytest.mark.parametrize('leaf', [leaf for leaf in OWNED if leaf not in HOURGLASS])
 def test_attention_is_the_row_s_and_the_file_name_s(leaf):
     """Hybrid: every fourth block of stage 3 is global; stage 4 always is."""
     attention = OWNERS[leaf].row.attention or 'global'
@@ -148,7 +163,12 @@ def test_flops_are_the_measured_ones(leaf):
 
 
 @pytest.mark.parametrize(
-    'leaf', [leaf for leaf in MEASURED.values() if OWNERS[leaf].task in ('seg', 'pose')]
+    'leaf',
+    [
+        leaf
+        for leaf in MEASURED.values()
+        if OWNERS[leaf].task in ('seg', 'pose') and OWNERS[leaf].flops
+    ],
 )
 def test_published_flops_are_those_of_the_whole_network_or_marked_as_wrong(leaf):
     recipe = OWNERS[leaf]

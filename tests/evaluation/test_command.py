@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from uniformer_mm.evaluation import PredictionStore
 from uniformer_mm.evaluation import reproduce as reproduce_module
@@ -162,6 +163,28 @@ def test_one_of_two_normalisations_suffices(pretended, tmp_path, both, files, st
     closer = f'{max(both):.2f}' if files == 50_000 else f'{max(both):.1f}, n 100'
     text = command('results', str(tmp_path / 'w'), '--measured')[1]
     assert f'cls_tl/s_224 83.4 {closer}' in text
+
+
+def test_light_networks_are_tested_at_their_size_by_the_pooled_map(photos, tmp_path, in_process):
+    pytest.importorskip('mmpretrain')
+    network = random_weights('xxs', tmp_path / 'xxs.pth')
+    status, _ = command(
+        'reproduce', 'cls/xxs_160', '--data', str(photos), '--weights', str(tmp_path / 'xxs.pth'),
+        '--gpus', '0', '--workers', '0', '--batch-size', '2', '--work-dir', str(tmp_path / 'w'),
+    )  # fmt: skip
+    assert status == 0
+    stored = PredictionStore(tmp_path / 'w/cls-xxs_160/official').read()
+    for sample, label in zip(stored, LABELS, strict=True):
+        # int(256 / 224 * 160) = 182 pixels, of which the 160 in the middle are seen.
+        photo = Image.open(sample.path).convert('RGB').resize((182, 182), Image.Resampling.BICUBIC)
+        mean, std = IMAGENET
+        normal = (np.asarray(photo)[11:-11, 11:-11] / 255.0 - mean) / std
+        with torch.no_grad():
+            logits = network(torch.from_numpy(normal).float().permute(2, 0, 1)[None])[0]
+        scores = sample.results[0]['pred_score']
+        assert torch.allclose(scores, logits.softmax(0), atol=1e-6)
+        assert scores.std() > 1e-5
+        assert sample.results[0]['gt_label'].tolist() == [label]
 
 
 def test_token_labelling_is_measured_with_both_normalisations(photos, tmp_path, in_process):

@@ -251,8 +251,6 @@ def test_weights_of_another_model(data, weights, tmp_path, in_process):
     ('words', 'message'),
     [
         (['vid/k400_s_16x5'], r"is no recipe; did you mean one of \['vid/k400_s_16x"),
-        (['cls/xxs_128'], 'has no config: its arch'),
-        (['det/mask_rcnn_xs_1x'], 'has no config: its arch'),
         (['seg/fpn_s_h14'], 'were never released .* --weights FILE'),
         (['seg/upernet_s_h14', '--attention', 'h32'], "no published test with attention='h32'"),
         (['cls/s', '--limit', '0'], 'limit=0 must be at least 1'),

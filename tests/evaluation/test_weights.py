@@ -63,6 +63,24 @@ def test_a_trained_checkpoint_has_the_order_of_its_labels(tmp_path):
     assert torch.equal(model.cls_head.fc_cls.weight, source.cls_head.fc_cls.weight)
 
 
+def test_both_heads_of_a_light_network_are_brought_into_the_order_of_the_labels(tmp_path):
+    pytest.importorskip('mmaction')
+    enter('video')
+    torch.manual_seed(0)
+    source = UniFormer3dClassifier('xxs', num_classes=400).eval()
+    file = official(source, tmp_path / 'xxs.pth', 'model_state')
+    model = build_model(config_of('video/uniformer_xxs_16x128_k400.py', tmp_path, tmp_path))
+    recipe = find_recipe('vid/k400_xxs_16x128')
+    order = 'kinetics400_alphabetical'
+    loaded = load_model(model, file, 'video', recipe=recipe, class_order=order)
+    assert loaded.tensors == len(model.state_dict())
+    rows = permutation('kinetics400_official', order)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model(clip[:, None]), source(clip)[:, rows], atol=1e-5)
+    assert torch.equal(model.backbone.head_cls.weight, source.head_cls.weight[rows])
+
+
 def test_token_labelling_needs_both_of_its_heads(tmp_path):
     pytest.importorskip('mmpretrain')
     enter('cls')

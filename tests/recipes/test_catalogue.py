@@ -11,7 +11,7 @@ import pytest
 
 import uniformer_mm.recipes as package
 from tests.conftest import shared_dir
-from uniformer_mm.recipes import TOOLBOXES, config_path, find_recipe, recipes
+from uniformer_mm.recipes import TOOLBOXES, find_recipe, recipes
 from uniformer_mm.recipes.tables import read_catalogue
 from uniformer_mm.weights.zoo import rows
 
@@ -39,7 +39,7 @@ def test_one_recipe_for_each_row_of_the_zoo():
     for recipe in recipes():
         assert recipe.row.id == recipe.id
         assert recipe.metrics == recipe.row.metrics
-        assert bool(recipe.config) == (recipe.arch not in LIGHT), recipe.id
+        assert recipe.config, recipe.id
         assert recipe.task in TOOLBOXES
 
 
@@ -147,7 +147,7 @@ def test_neck_and_head_cost_the_same_in_all_rows_of_a_segmentor():
 def test_trainings():
     for recipe in recipes():
         if not recipe.training:
-            assert recipe.arch in LIGHT or recipe.id.startswith('cls_tl/'), recipe.id
+            assert recipe.id.startswith('cls_tl/'), recipe.id
             continue
         trainer = find_recipe(recipe.training)
         assert (trainer.row.file, trainer.row.log) == (recipe.row.file, recipe.row.log)
@@ -159,7 +159,7 @@ def test_trainings():
 def test_token_labelling_rows_are_tested_with_both_normalisations():
     for recipe in recipes():
         expected = recipe.id.startswith('cls_tl/')
-        assert len(recipe.configs) == (2 if expected else bool(recipe.config)), recipe.id
+        assert len(recipe.configs) == (2 if expected else 1), recipe.id
         if expected:
             assert recipe.other_configs == (recipe.config.replace('.py', '_mean05.py'),)
 
@@ -206,7 +206,9 @@ def test_seeds_and_gpus():
              'vid/hmdb51_s_16x4': 6666, 'vid/k400_xxs_4x128': None}  # fmt: skip
     assert {row_id: find_recipe(row_id).seed for row_id in seeds} == seeds
     assert find_recipe('vid/k600_b_32x4').gpus == 32
-    assert {r.gpus for r in recipes() if r.config and r.id != 'vid/k600_b_32x4'} == {8}
+    four = {f'vid/k400_xxs_{clip}' for clip in ('4x160', '8x128', '8x160')}
+    assert {r.id for r in recipes() if r.gpus == 4} == four
+    assert {r.gpus for r in recipes() if r.id not in (*four, 'vid/k600_b_32x4')} == {8}
 
 
 def test_find():
@@ -219,22 +221,23 @@ def test_find():
         find_recipe('det/mask_rcnn_s_1x')
 
 
-def test_configs_of_the_hourglass_archs_are_refused_in_words():
-    with pytest.raises(ValueError, match=r"cls/xxs_128 has no config: its arch 'xxs' can be b"):
-        config_path(find_recipe('cls/xxs_128'))
-
-
 @pytest.mark.parametrize(
     ('table', 'old', 'new', 'message'),
     [
         ('recipes.csv', 'id,config', 'id,cfg', r'recipes.csv, line 1: columns .*expected'),
-        ('recipes.csv', 'cls/xxs_128,,', 'cls/xxs_128,', 'recipes.csv, line 2: expected 10 cells'),
+        (
+            'recipes.csv',
+            '_128_in1k.py,,',
+            '_128_in1k.py,',
+            'recipes.csv, line 2: expected 10 cells',
+        ),
         ('recipes.csv', 'cls/xxs_128,', 'cls/xxs_129,', r"ids must be the zoo's.*'cls/xxs_128'"),
         ('recipes.csv', 'cls/xxs_160,', 'cls/xxs_128,', r"line 3: id='cls/xxs_128'; expected each"),
         ('recipes.csv', '10.2M', '10.2', r"line 2: params='10.2'; expected a number like '22M'"),
         ('recipes.csv', 'G,800x1280', 'G,800x1333', r"flops_input='800x1333'; expected one with"),
         ('recipes.csv', 'imagenet', 'imagnet', r"protocol='imagnet'; expected one of"),
-        ('recipes.csv', ',cls/s,8', ',cls/xs_192,8', r"training='cls/xs_192'; expected the id of"),
+        ('recipes.csv', ',cls/s,8', ',cls_tl/s_224,8', r"training='cls_tl/s_224'; expected the"),
+        ('recipes.csv', 'cls/uniformer_xs_192_in1k.py', '', r"config=''; expected cls/NAME.py"),
         ('recipes.csv', ',cls/s,8', ',cls/s,eight', r"gpus='eight'; expected a number above 0"),
         ('recipes.csv', 'uniformer_b_in1k', 'uniformer_s_in1k', r'cls/s has this one'),
         ('recipes.csv', 'cls/uniformer_b_in1k', 'det/b', r"config='det/b.py'; expected cls/NAME"),

@@ -48,7 +48,7 @@ def test_list_marks_wrong_flops_and_names_configs(run):
     assert '(wrong)' not in lines['cls/b']
     assert 'det/cascade_mask_rcnn_uniformer_b_3x_ms.py' in lines['det/cascade_b_h14_3x_ms']
     assert 'bbox_mAP 53.8, segm_mAP 46.4' in lines['det/cascade_b_h14_3x_ms']
-    assert 'not built yet' in lines['cls/xxs_128']
+    assert 'cls/uniformer_xxs_128_in1k.py' in lines['cls/xxs_128']
 
 
 def facts(text: str) -> list[tuple[str, str]]:
@@ -79,12 +79,10 @@ def test_show(run):
     assert any(name == 'remark' and 'tested in three ways' in value for name, value in known)
 
 
-def test_show_a_row_of_several_nodes_and_one_without_config(run):
+def test_show_a_row_of_several_nodes_and_one_without_weights(run):
     _, text = run('recipes', 'show', 'vid/k600_b_32x4')
     assert '--launcher slurm --partition NAME --gpus 32 --gpus-per-node 8' in text
     assert 'top1 84.8 (abstract of the paper' in text
-    _, text = run('recipes', 'show', 'cls/xxs_128')
-    assert dict(facts(text))['config'] == 'not built yet'
     _, text = run('recipes', 'show', 'seg/fpn_s_h14')
     assert ('weights', 'never released') in facts(text)
     assert 'published FLOPs are wrong' in text
@@ -119,7 +117,6 @@ def test_config_writes_a_leaf_that_works_from_elsewhere(run, tmp_path, monkeypat
 def test_mistakes_are_one_line(run, tmp_path):
     for arguments, message in (
         (['det/mask_rcnn_s_1x'], 'is no recipe; did you mean one of'),
-        (['cls/xxs_128'], 'its recipe is not written yet'),
         (['cls/s', '--gpus', 3], 'must divide the 8 GPUs of the published training'),
         (['cls/s', '--gpus', 2], '--gpus 2 needs --output FILE'),
         (['cls/quickstart.py', '--gpus', 2], 'must divide the 1 GPUs'),

@@ -16,7 +16,7 @@ from ..recipes import Recipe
 from ..weights import CheckpointError
 from ..weights.evidence import gather
 from ..weights.files import read_checkpoint
-from ..weights.layouts import Recognised, recognise, write_layout
+from ..weights.layouts import HEADS, Recognised, recognise, write_layout
 from ..weights.lookup import locate
 from ..weights.signature import signature_of
 
@@ -78,7 +78,7 @@ def load_model(
         if class_order is not None:
             known, words = _head_order(recognised, evidence, recipe, class_order)
             rows = torch.tensor(permutation(known, class_order))
-            for name in ('head.weight', 'head.bias'):
+            for name in (f'{head}.{part}' for head in HEADS for part in ('weight', 'bias')):
                 key = recognised.file_keys.get(name)
                 if key and len(state[key]) != len(rows):
                     raise CheckpointError(

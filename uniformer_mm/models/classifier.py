@@ -101,6 +101,7 @@ class UniFormer2dClassifier(_Classifier, UniFormer2d):
     """Image classifier. See :class:`_Classifier`."""
 
 
+@register(MODELS)
 class UniFormer3dClassifier(_Classifier, UniFormer3d):
     """Clip classifier. See :class:`_Classifier`."""
 

@@ -101,11 +101,9 @@ def _list_recipes(args: Namespace) -> int:
     ]
     table = Table('recipe', 'config', 'arch', 'published', 'params', 'FLOPs', box=None)
     for recipe in found:
-        config = recipe.config or 'not built yet'
         flops = recipe.flops + (' (wrong)' if recipe.flops_are_wrong else '')
-        table.add_row(
-            recipe.id, config, recipe.arch, metric_words(recipe.metrics), recipe.params, flops
-        )
+        words = metric_words(recipe.metrics)
+        table.add_row(recipe.id, recipe.config, recipe.arch, words, recipe.params, flops)
     # Ids are there to be copied: rather wider than the terminal than shortened.
     console = Console(highlight=False, width=_TABLE_WIDTH)
     console.print(table)
@@ -117,13 +115,12 @@ def _show_recipe(args: Namespace) -> int:
     recipe = find_recipe(args.recipe)
     facts = [
         ('recipe', recipe.id),
-        ('config', str(config_path(recipe)) if recipe.config else 'not built yet'),
+        ('config', str(config_path(recipe))),
         *(('config', str(config_root() / config)) for config in recipe.other_configs),
         ('arch', f'{recipe.arch}, head_dim {recipe.row.head_dim}'),
         ('attention', recipe.row.attention or 'global'),
     ]
-    if recipe.config:
-        facts += commands(recipe, config_root()).items()
+    facts += commands(recipe, config_root()).items()
     facts += [
         ('published', metric_words(recipe.metrics)),
         ('ours', 'not run'),

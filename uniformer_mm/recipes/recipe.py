@@ -91,7 +91,7 @@ class Recipe:
     Attributes:
         id: Row id, the zoo's.
         row: The zoo's row: arch, attention, data set, input, published metrics, weights.
-        config: Config relative to ``configs/``; empty while its network cannot be built.
+        config: Config relative to ``configs/``.
         other_configs: More configs that test the same weights in another way.
         training: Id of the recipe whose config trains these weights, usually its own; empty where
             no config trains them yet.
@@ -154,7 +154,7 @@ class Recipe:
     @property
     def configs(self) -> tuple[str, ...]:
         """All configs of this recipe, relative to ``configs/``."""
-        return (self.config, *self.other_configs) if self.config else ()
+        return (self.config, *self.other_configs)
 
 
 def task_of(row_id: str) -> str:

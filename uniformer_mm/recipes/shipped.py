@@ -33,13 +33,8 @@ def config_path(recipe: Recipe) -> Path:
     """Absolute path of a recipe's config.
 
     Raises:
-        ValueError: The recipe has no config yet, or the installation lacks it.
+        ValueError: The installation lacks it.
     """
-    if not recipe.config:
-        raise ValueError(
-            f'{recipe.id} has no config: its arch {recipe.arch!r} can be built '
-            '(uniformer_mm.list_models()), but its recipe is not written yet.'
-        )
     path = config_root() / recipe.config
     if not path.is_file():
         raise ValueError(f'{recipe.id}: its config {path} is not there; reinstall uniformer_mm.')

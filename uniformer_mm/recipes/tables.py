@@ -151,10 +151,11 @@ def _recipe(
 
 
 def _check_configs(lines: dict[str, _Line]) -> None:
-    """Each config belongs to one row; who trains a row has a config and trains itself."""
+    """Each config belongs to one row; who trains a row trains itself."""
     owners: dict[str, str] = {}
     for row_id, line in lines.items():
         task = task_of(row_id)
+        line.require('config', bool(line['config']), f'{task}/NAME.py')
         for column in ('config', 'other_configs'):
             for config in line[column].split():
                 good = re.fullmatch(rf'{task}/\w+\.py', config)
@@ -162,8 +163,8 @@ def _check_configs(lines: dict[str, _Line]) -> None:
                 owner = owners.setdefault(config, row_id)
                 line.require(column, owner == row_id, f'a config of its own; {owner} has this one')
         trainer = lines.get(line['training'], line)
-        good = not line['training'] or (trainer['config'] and trainer['id'] == trainer['training'])
-        line.require('training', bool(good), 'the id of a row with a config that trains itself')
+        good = not line['training'] or trainer['id'] == trainer['training']
+        line.require('training', good, 'the id of a row that trains itself')
 
 
 def _measured(folder: Traversable) -> dict[str, dict]:

@@ -37,7 +37,7 @@ class Layout:
     Attributes:
         prefix: Before every trunk key.
         head: The classifier's linear layer; other heads lie beside it.
-        labelling_head: The same for token-labelling classifiers, where they are kept elsewhere.
+        two_headed: The same for classifiers with two heads, where those are kept elsewhere.
         names: Pairs of official and own trunk names, for those that differ.
         container: Top-level key of such files.
         rank: Rank that the scheme's code can use, or None for both.
@@ -46,7 +46,7 @@ class Layout:
 
     prefix: str = ''
     head: str = 'head'
-    labelling_head: str = ''
+    two_headed: str = ''
     names: tuple[tuple[str, str], ...] = ()
     container: str = 'state_dict'
     rank: int | None = None
@@ -56,13 +56,13 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     'official': Layout(container='model'),
     'timm': Layout(head='head.fc'),
-    # mmpretrain has no module for two heads: there the whole classifier is the backbone.
-    'mmpretrain': Layout(
-        prefix='backbone.', head='head.fc', labelling_head='backbone.head', rank=2
-    ),
+    # mmpretrain and mmaction2 have no module for two heads: there the whole classifier is the
+    # backbone.
+    'mmpretrain': Layout(prefix='backbone.', head='head.fc', two_headed='backbone.head', rank=2),
     'mmaction2': Layout(
         prefix='backbone.',
         head='cls_head.fc_cls',
+        two_headed='backbone.head',
         rank=3,
         differs='LayerNorm eps 1e-5 in blocks instead of 1e-6 (2e-5 of the logits on a small '
         'random network)',
@@ -177,7 +177,7 @@ def _head_name(key: str, prefix: str) -> tuple[str, str] | None:
     for name, layout in LAYOUTS.items():
         if layout.prefix != prefix or layout.names or layout.head in HEADS:
             continue
-        for own in filter(None, (layout.head, layout.labelling_head)):
+        for own in filter(None, (layout.head, layout.two_headed)):
             module, _, _ = own.rpartition('.')
             if key in (f'{own}.weight', f'{own}.bias'):
                 return name, f'head{key[len(own) :]}'
@@ -250,7 +250,8 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
     if layout.names and any('.t_attn.' in key for key in recognised.state):
         raise CheckpointError(f'{to} has no divided attention (t_attn keys).')
     rename = renamer(layout.names, to_official=False)
-    labelling = layout.labelling_head if 'aux_head.weight' in recognised.state else ''
+    has_two = any(f'{head}.weight' in recognised.state for head in HEADS[1:])
+    head = (has_two and layout.two_headed) or layout.head
     own_name = {original: name for name, original in recognised.file_keys.items()}
     prefix = recognised.prefix if dense else layout.prefix
     renamed: dict[str, Tensor] = {}
@@ -259,7 +260,7 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
         if name is None:
             name = _other_part(strip_wrapper(key), to)
         elif name.split('.')[0] in HEADS and not dense:
-            name = _write_head(name, labelling or layout.head)
+            name = _write_head(name, head)
         else:
             name = prefix + rename(name)
         if name in renamed:

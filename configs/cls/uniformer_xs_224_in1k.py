@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UniFormer-XS on ImageNet-1K at 224 pixels, 600 epochs from random weights.
+
+Row cls/xs_224, published on the validation set: top-1 82.0 (16.5 M parameters, 1.93 GMACs).
+Augmented with RandAugment; each image enters an epoch once.
+
+Train (published with 8 GPUs x 512 images), then test; the published weights are
+``uniformer://xs_224_in1k``::
+
+    mim train mmpretrain configs/cls/uniformer_xs_224_in1k.py --launcher pytorch --gpus 8
+    mim test mmpretrain configs/cls/uniformer_xs_224_in1k.py --checkpoint CHECKPOINT
+"""
+
+_base_ = [
+    '../_base_/cls/uniformer_light.py',
+    '../_base_/cls/imagenet_light.py',
+    '../_base_/cls/schedule_600e_light.py',
+    '../_base_/cls/runtime.py',
+]
+
+size = 224
+model = dict(
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(arch='xs', drop_path_rate=0.1),
+)
+optim_wrapper = dict(optimizer=dict(lr=5e-4 * (8 * 512) / 512))
+
+train_pipeline = [
+    *_base_.load,
+    dict(_base_.random_crop, scale=size),
+    _base_.flip,
+    _base_.rand_augment,
+    _base_.random_erasing,
+    *_base_.pack,
+]
+test_pipeline = [
+    *_base_.load,
+    dict(_base_.resize, scale=256 * size // 224),
+    dict(_base_.centre_crop, crop_size=size),
+    *_base_.pack,
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

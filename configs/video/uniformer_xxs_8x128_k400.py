@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UniFormer-XXS with residual scales on Kinetics-400, 8 frames of 128 pixels, from ImageNet-1K.
+
+Row vid/k400_xxs_8x128: top-1 68.3 with 1 clip x 1 crop on 19,787 validation videos (published),
+9.8 M parameters, 2.02 GMACs per view.
+
+Train (published with 4 GPUs x 64 videos, each of which enters twice), then test; the published
+weights are ``uniformer://xxs_k400_8x128``::
+
+    mim train mmaction2 configs/video/uniformer_xxs_8x128_k400.py --launcher pytorch --gpus 4
+    mim test mmaction2 configs/video/uniformer_xxs_8x128_k400.py --checkpoint CHECKPOINT
+"""
+
+_base_ = [
+    '../_base_/video/kinetics400_sparse.py',
+    '../_base_/video/schedule_110e.py',
+    '../_base_/video/runtime.py',
+]
+
+frames, size = 8, 128
+model = dict(
+    backbone=dict(
+        arch='xxs',
+        layer_scale=0.1,
+        drop_path_rate=0.05,
+        init_cfg=dict(type='UniFormerPretrained', checkpoint='uniformer://xxs_128_in1k'),
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-4, weight_decay=0.1))
+
+clip = dict(_base_.segments, clip_len=frames)
+augment = [
+    _base_.full_rand_augment,
+    dict(_base_.random_crop, size=size),
+    _base_.flip,
+    _base_.erase,
+    *_base_.pack,
+]
+one_view = [
+    *_base_.open_video,
+    dict(clip, test_mode=True),
+    *_base_.decode_video,
+    dict(_base_.short_side, short_side=size),
+    dict(_base_.middle, size=size),
+    *_base_.pack,
+]
+train_pipeline = [
+    *_base_.open_video,
+    clip,
+    *_base_.decode_video,
+    dict(_base_.two_copies, transforms=augment),
+]
+train_dataloader = dict(batch_size=256 // 4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=one_view))
+test_dataloader = dict(dataset=dict(pipeline=one_view))
+auto_scale_lr = dict(base_batch_size=256)
