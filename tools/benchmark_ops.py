@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmarking.host import launches
+from benchmarking.host import as_on_a_gpu, launches, passes
 from benchmarking.operations import (
     Comparison,
     first_excess,
@@ -213,7 +213,7 @@ def compare(comparison: Comparison, rate: float, args: argparse.Namespace) -> di
 
 
 def overhead(args: argparse.Namespace) -> list[dict]:
-    """Host microseconds of a call on a tiny map and, without a GPU, of a launch."""
+    """Host microseconds of a call on a tiny map and, without a GPU, of launches and passes."""
     problem = Problem((1, 1, 1, 8), (3, 3), True, torch.float32, args.device)
     x, weight, bias, _ = problem.tensors()
     x_BCS = x.detach().movedim(-1, 1).contiguous()
@@ -230,9 +230,13 @@ def overhead(args: argparse.Namespace) -> list[dict]:
         'operator, recorded': recorded,
         'framework, recorded': lambda: official(x_BCS, weight, bias, True),
     }
-    if args.device == 'cpu' and importlib.util.find_spec('triton') is not None:
+    alone = args.device == 'cpu' and importlib.util.find_spec('triton') is not None
+    if alone:
         table |= launches()
     times = milliseconds(table, args)
+    if alone:
+        with as_on_a_gpu():
+            times |= milliseconds(passes(), args)
     return [{'call': name, 'us': quartiles(t)[1] * 1e3} for name, t in times.items()]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,27 @@ def test_bytes_of_operators_and_kernels() -> None:
     with CountBytes().with_kernels() as moved:
         x + x.clone()
     assert moved.total == (2 + 3) * x.nbytes
+
+
+def test_a_launch_counts_its_tensors_once() -> None:
+    pytest.importorskip('triton', reason='the package triton is not installed')
+    from uniformer_mm.ops.launch import Constants, Kernel
+
+    class Function:
+        """Stands for a Triton kernel that computes nothing."""
+
+        @staticmethod
+        def fn() -> None:
+            """What it is made of."""
+
+        def __getitem__(self, grid: tuple) -> Callable:
+            return lambda *arguments, **constants: None
+
+    x, y, launch = torch.zeros(10, 20), torch.zeros(30), Kernel.__call__
+    with CountBytes().with_kernels() as moved:
+        Kernel(Function())((1,), (x, y, y), (4,), Constants(C=4))
+    assert (moved.total, moved.launches) == (x.nbytes + y.nbytes, 1)
+    assert Kernel.__call__ is launch
 
 
 def test_shapes_that_do_not_fit(capsys: pytest.CaptureFixture) -> None:

@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host time of launches, with a driver that compiles and launches nothing: no GPU is needed."""
+"""Host time of launches and passes, with a driver that launches nothing: no GPU is needed.
+
+Kernels are found, compiled and handed to the driver as on a GPU; what they should have computed is
+left in memory as it was. Products and attention are the CPU's own, on maps so small that their
+host time is what counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 
 from .drivers import NothingDriver
 
 CAPABILITY = 90
+# UniFormer-S but for its channels.
+NARROW = {'depths': (3, 4, 8, 3), 'dims': (16, 16, 32, 32), 'head_dim': 32}
 
 
 def launches() -> dict[str, Callable[[], object]]:
@@ -28,3 +38,69 @@ def launches() -> dict[str, Callable[[], object]]:
         'launch, looked up': lambda: kernel._start(0, *call),
         "launch, Triton's lookup": lambda: kernel._run(*call),
     }
+
+
+def passes() -> dict[str, Callable[[], object]]:
+    """Passes of a clip network as deep as UniFormer-S; call them within :func:`as_on_a_gpu`."""
+    from uniformer_mm.models import UniFormer3d
+    from uniformer_mm.models.prepared import prepare
+
+    torch.manual_seed(0)
+    tested, trained = (UniFormer3d(NARROW, out_indices=(3,), out_norm='bn') for _ in range(2))
+    tested.eval()
+    trained.train()
+    x, x_BSC = torch.randn(1, 3, 4, 64, 64), torch.randn(1, 2, 4, 4, NARROW['dims'][2])
+
+    def inference() -> None:
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+            tested(x)
+
+    def training() -> None:
+        with torch.autocast('cpu', torch.bfloat16):
+            (y,) = trained(x)
+        y.float().square().mean().backward()
+
+    def weights() -> None:
+        with torch.autocast('cpu', torch.bfloat16):
+            prepare(trained.blocks3, x_BSC)
+
+    return {
+        'weights of a stage of eight blocks': weights,
+        'pass in inference': inference,
+        'pass and gradients in training': training,
+    }
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """The formulas of GPUs on tensors of the CPU, with kernels that do nothing."""
+    import triton
+
+    from uniformer_mm.models import fused_norm
+    from uniformer_mm.ops import dispatch
+    from uniformer_mm.ops.launch import Kernel
+
+    def why_not(*_: object) -> None:
+        """Always possible."""
+
+    def start(kernel: Kernel, grid, tensors, numbers, constants, flags=()) -> None:
+        kernel._start(0, grid, tensors, numbers, constants, flags)
+
+    rows = {
+        operation: tuple(
+            replace(row, why_not=why_not) if row.why_not is dispatch.why_not_triton else row
+            for row in backends
+        )
+        for operation, backends in dispatch.BACKENDS.items()
+    }
+    triton.runtime.driver.set_active(NothingDriver(CAPABILITY))
+    forget = (dispatch.resolve.cache_clear, fused_norm._has_kernels.cache_clear)
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(dispatch, 'why_not_triton', why_not))
+        stack.enter_context(patch.object(fused_norm, 'why_not_triton', why_not))
+        stack.enter_context(patch.dict(dispatch.BACKENDS, rows))
+        stack.enter_context(patch.object(Kernel, '__call__', start))
+        for clear in forget:
+            clear()
+            stack.callback(clear)
+        yield

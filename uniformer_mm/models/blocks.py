@@ -47,7 +47,8 @@ from .layers import (
     residual_scale,
     wants_copy,
 )
-from .prepared import LinearEntry, Matrix, Weights, matrix_of, prepare
+from .plan import LinearEntry
+from .prepared import Matrix, Weights, matrix_of, prepare
 
 
 def is_own_depthwise(conv: nn.Module) -> bool:
@@ -171,7 +172,7 @@ class LocalBlock(_Block):
         self.gamma_2 = residual_scale(shape, layer_scale)
 
     def linear_layers(self, x: Tensor) -> Iterator[LinearEntry]:
-        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        """See :class:`~uniformer_mm.models.plan.Block`."""
         kind = fused_kind(self.norm1, x, self.conv1)
         if kind is not None:
             yield self.conv1, self.norm1, kind
@@ -180,7 +181,7 @@ class LocalBlock(_Block):
         yield from mlp_layers(self.mlp, self.norm2, x)
 
     def depthwise_layers(self) -> Iterator[nn.Module]:
-        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        """See :class:`~uniformer_mm.models.plan.Block`."""
         return filter(is_own_depthwise, (self.pos_embed, self.attn))
 
     def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
@@ -234,7 +235,7 @@ class GlobalBlock(_Block):
         return ((self.attn, self.norm1),)
 
     def linear_layers(self, x: Tensor) -> Iterator[LinearEntry]:
-        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        """See :class:`~uniformer_mm.models.plan.Block`."""
         for attention, norm in self.attentions():
             if type(attention) is not Attention or is_watched(attention):
                 continue
@@ -244,7 +245,7 @@ class GlobalBlock(_Block):
         yield from mlp_layers(self.mlp, self.norm2, x)
 
     def depthwise_layers(self) -> Iterator[nn.Module]:
-        """See :class:`~uniformer_mm.models.prepared.Block`."""
+        """See :class:`~uniformer_mm.models.plan.Block`."""
         return filter(is_own_depthwise, (self.pos_embed,))
 
     def add_attention(

@@ -147,8 +147,12 @@ def apply_norm(norm: nn.Module, x_BSC: Tensor) -> Tensor:
 
 
 def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
-    """Whether ``norm`` becomes part of the matrix of ``layer``: a BatchNorm in evaluation."""
-    return isinstance(norm, BATCH_NORM_TYPES) and not norm.training and is_plain(layer)
+    """Whether ``norm`` becomes part of the matrix of ``layer``: a BatchNorm in evaluation.
+
+    One without running statistics takes the batch's in evaluation too.
+    """
+    is_fixed = isinstance(norm, BATCH_NORM_TYPES) and not norm.training
+    return is_fixed and norm.running_mean is not None and is_plain(layer)
 
 
 def is_watched(layer: nn.Module) -> bool:

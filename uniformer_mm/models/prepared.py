@@ -8,8 +8,8 @@ one they would be several launches for each block, each of which takes the host 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..ops import rows
 from ..ops.rows import Product
 from .fused_norm import RUNNING, product_dtype, running_norm, runs
+from .plan import Block, LinearEntry, plan
 
 
 class Matrix(NamedTuple):
@@ -71,27 +72,8 @@ def taps_of(weights: Weights | None, conv: nn.Module) -> Taps | None:
     return None if weights is None else weights.taps.get(conv)
 
 
-# A linear layer, the norm folded into it and what that is, or None and None.
-LinearEntry = tuple[nn.Module, nn.Module | None, str | None]
-
-
-class Block(Protocol):
-    """What a block tells of its layers."""
-
-    def linear_layers(self, x: Tensor) -> Iterable[LinearEntry]:
-        """Linear layers that formulas may use on ``x``, the norm folded into each, and its kind."""
-
-    def depthwise_layers(self) -> Iterable[nn.Module]:
-        """Depthwise convolutions that formulas may use."""
-
-
 def _flat(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.flatten(1)
-
-
-def _parameters(layer: nn.Module, norm: nn.Module | None, _: str | None) -> tuple[Tensor, ...]:
-    own = layer.weight, layer.bias
-    return own if norm is None else (*own, norm.weight, norm.bias)
 
 
 def _product(entry: LinearEntry, parameters: tuple[Tensor, ...]) -> Product:
@@ -101,7 +83,7 @@ def _product(entry: LinearEntry, parameters: tuple[Tensor, ...]) -> Product:
     return product._replace(running=running_norm(norm)) if kind == RUNNING else product
 
 
-def prepare(blocks: Iterable[Block], x: Tensor) -> Weights | None:
+def prepare(blocks: Sequence[Block], x: Tensor) -> Weights | None:
     """The weights of blocks on a map like ``x``; None where other forms than the formulas run.
 
     Args:
@@ -110,22 +92,19 @@ def prepare(blocks: Iterable[Block], x: Tensor) -> Weights | None:
     """
     if not runs(x):
         return None
-    layers = [entry for block in blocks for entry in block.linear_layers(x)]
-    convs = [conv for block in blocks for conv in block.depthwise_layers()]
+    layers, parameters, convs, conv_parameters = plan(blocks, x)
     matrices, taps = {}, {}
     # The formulas have the gradients.
     with torch.no_grad():
         if layers:
-            parameters = [_parameters(*entry) for entry in layers]
             products = [_product(*pair) for pair in zip(layers, parameters, strict=True)]
             kernels = rows.implementation(products[0].weight)
             folded = kernels.fold_all(products, product_dtype(x))
             for (layer, _, kind), pair, own in zip(layers, folded, parameters, strict=True):
                 matrices[layer] = Matrix(kind, *pair, own)
         if convs:
-            own = [(conv.weight, conv.bias) for conv in convs]
-            weights_CK = [_flat(weight) for weight, _ in own]
+            weights_CK = [_flat(weight) for weight, _ in conv_parameters]
             transposed = rows.implementation(weights_CK[0]).transpose_all(weights_CK)
-            for conv, taps_KC, pair in zip(convs, transposed, own, strict=True):
+            for conv, taps_KC, pair in zip(convs, transposed, conv_parameters, strict=True):
                 taps[conv] = Taps(taps_KC, *pair)
     return Weights(matrices, taps)

@@ -30,16 +30,16 @@ class _Table(NamedTuple):
         eps: ``(J,)``.
         job_of_tile: One number for each program.
         tiles: How many programs.
-        places: Shape, strides and beginning of each matrix and of its bias in the result.
-        size: Of the result in elements.
+        pieces: Sizes of the pieces of the result: matrices, biases, and what lies between.
+        places: Piece and shape of each matrix, and the piece of its bias.
     """
 
     fields: Tensor
     eps: Tensor
     job_of_tile: Tensor
     tiles: tuple[int]
-    places: tuple[tuple[tuple, tuple], ...]
-    size: int
+    pieces: tuple[int, ...]
+    places: tuple[tuple[int, tuple[int, int], int], ...]
 
 
 # By the addresses and shapes of the matrices: good for as long as they stay where they are, since
@@ -78,31 +78,40 @@ def _make_table(
     block_o: int,
     transposes: bool,
 ) -> _Table:
-    fields, job_of_tile, places, size = [], [], [], 0
+    fields, job_of_tile, pieces, places = [], [], [], []
+
+    def piece(elements: int) -> tuple[int, int]:
+        """Number and beginning of a new piece; the one after it begins aligned too."""
+        number, at = len(pieces), sum(pieces)
+        pieces.append(elements)
+        if elements % ALIGNMENT:
+            pieces.append(-elements % ALIGNMENT)
+        return number, at
+
     for job, vectors in enumerate(tensors):
         rows, columns = vectors[0].shape
-        bias_at = size + -(-rows * columns // ALIGNMENT) * ALIGNMENT
+        matrix, matrix_at = piece(rows * columns)
+        bias, bias_at = piece(rows)
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in vectors]
         addresses += [0] * (ADDRESSES - len(addresses))
-        fields.append([*addresses, rows, columns, len(job_of_tile), size, bias_at])
-        shape = (columns, rows) if transposes else (rows, columns)
-        places.append(((shape, (shape[1], 1), size), ((rows,), (1,), bias_at)))
+        fields.append([*addresses, rows, columns, len(job_of_tile), matrix_at, bias_at])
+        places.append((matrix, (columns, rows) if transposes else (rows, columns), bias))
         job_of_tile += [job] * -(-rows // block_o)
-        size = bias_at + -(-rows // ALIGNMENT) * ALIGNMENT
     device = tensors[0][0].device
     return _Table(
         torch.tensor(fields, dtype=torch.int64, device=device),
         torch.tensor(eps, dtype=torch.float32, device=device),
         torch.tensor(job_of_tile, dtype=torch.int32, device=device),
         (len(job_of_tile),),
+        tuple(pieces),
         tuple(places),
-        size,
     )
 
 
-def _view(out: Tensor, place: tuple[tuple, tuple, int]) -> Tensor:
-    shape, strides, at = place
-    return out.as_strided(shape, strides, out.storage_offset() + at)
+def _result(table: _Table, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+    """Memory for all matrices and biases, and its pieces."""
+    out = torch.empty((sum(table.pieces),), dtype=dtype, device=like.device)
+    return out, out.split_with_sizes(table.pieces)
 
 
 def fold_alike(
@@ -122,9 +131,9 @@ def fold_alike(
     table = _table(key, tensors, eps, FOLD['BLOCK_O'], transposes=False)
     if table is None:
         return None
-    out = torch.empty((table.size,), dtype=dtype, device=like.device)
+    out, pieces = _result(table, like, dtype)
     kernels.fold_all(table.tiles, (table.fields, table.eps, table.job_of_tile, like, out), (), FOLD)
-    return [(_view(out, matrix), _view(out, bias)) for matrix, bias in table.places]
+    return [(pieces[matrix].view(shape), pieces[bias]) for matrix, shape, bias in table.places]
 
 
 def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
@@ -136,6 +145,6 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     table = _table(key, tensors, (0.0,), TRANSPOSE['BLOCK_O'], transposes=True)
     if table is None:
         return [weight_CK.t().contiguous() for weight_CK in weights_CK]
-    out = torch.empty((table.size,), dtype=like.dtype, device=like.device)
+    out, pieces = _result(table, like, like.dtype)
     kernels.transpose_all(table.tiles, (table.fields, table.job_of_tile, like, out), (), TRANSPOSE)
-    return [_view(out, matrix) for matrix, _ in table.places]
+    return [pieces[matrix].view(shape) for matrix, shape, _ in table.places]

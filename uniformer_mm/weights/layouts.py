@@ -121,8 +121,9 @@ def recognise(state: Mapping[str, Tensor], prefix: str | None = None) -> Recogni
     file_keys: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     head_layout = None
+    rank = _rank(state[original] for key, original in keys.items() if _is_stem(key, prefix))
     for key, original in keys.items():
-        head = _head_name(key, prefix)
+        head = _head_name(key, prefix, rank)
         if head is not None:
             head_layout, name = head
         elif key.startswith(prefix):
@@ -172,10 +173,23 @@ def renamer(names: Iterable[tuple[str, str]], *, to_official: bool):
     return rename
 
 
-def _head_name(key: str, prefix: str) -> tuple[str, str] | None:
+def _is_stem(key: str, prefix: str) -> bool:
+    """Whether a key is that of the network's first weight."""
+    names = r'patch_embed1\.(?:proj|projection)(?:\.0)?\.weight'
+    return key.startswith(prefix) and bool(re.fullmatch(names, key[len(prefix) :]))
+
+
+def _rank(stems: Iterable[Tensor]) -> int | None:
+    """2 or 3, or None without a first weight."""
+    return next((stem.ndim - 2 for stem in stems), None)
+
+
+def _head_name(key: str, prefix: str, rank: int | None) -> tuple[str, str] | None:
     """Layout and official name of a key that stands for a classifier head outside the trunk."""
     for name, layout in LAYOUTS.items():
         if layout.prefix != prefix or layout.names or layout.head in HEADS:
+            continue
+        if layout.rank not in (None, rank):
             continue
         for own in filter(None, (layout.head, layout.two_headed)):
             module, _, _ = own.rpartition('.')
@@ -236,8 +250,7 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
     if to not in LAYOUTS:
         raise ValueError(f'layout={to!r} is not known; use one of {tuple(LAYOUTS)}.')
     layout = LAYOUTS[to]
-    stem = next(k for k in recognised.state if re.fullmatch(r'patch_embed1\.proj(\.0)?\.weight', k))
-    rank = recognised.state[stem].ndim - 2
+    rank = _rank(value for key, value in recognised.state.items() if _is_stem(key, ''))
     dense = bool(recognised.others) or 'norm1.weight' in recognised.state
     if dense and to not in ('official', 'mmpose'):
         raise CheckpointError(

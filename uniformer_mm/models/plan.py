@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which layers of some blocks are parts of formulas, remembered for as long as that holds.
+
+Asking every layer costs the host as much as dozens of launches. Whether anything has changed since
+the answer is asked in a few passes over flat lists: layers replaced (LoRA, quantisation), another
+class, a hook, a parameter or buffer exchanged, training switched on or off. What the parameters
+hold, and where, is not remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+# A linear layer, the norm folded into it and what that is, or None and None.
+LinearEntry = tuple[nn.Module, nn.Module | None, str | None]
+
+_TRAINING = attrgetter('training')
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+
+
+class Block(Protocol):
+    """What a block tells of its layers."""
+
+    def linear_layers(self, x: Tensor) -> Iterable[LinearEntry]:
+        """Linear layers that formulas may use on ``x``, the norm folded into each, and its kind."""
+
+    def depthwise_layers(self) -> Iterable[nn.Module]:
+        """Depthwise convolutions that formulas may use."""
+
+
+class Plan(NamedTuple):
+    """Layers of some blocks that formulas use.
+
+    Attributes:
+        layers: Linear ones.
+        parameters: Weight and bias of each, then those of its norm.
+        convs: Depthwise convolutions.
+        conv_parameters: Weight and bias of each.
+    """
+
+    layers: list[LinearEntry]
+    parameters: list[tuple[Tensor, ...]]
+    convs: list[nn.Module]
+    conv_parameters: list[tuple[Tensor, Tensor]]
+
+
+class _Watched:
+    """What a plan rests on. The blocks themselves are not held: they own their plan."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        below = [m for block in blocks for m in block.modules() if m is not block]
+        self.modules = below
+        self.children = [m._modules for m in (*blocks, *below) if m._modules]
+        self.tensors = [held for m in below for held in (m._parameters, m._buffers) if held]
+        self.hooks = [getattr(m, name) for m in below for name in _HOOKS]
+
+    def state(self) -> tuple | None:
+        """Equal to an earlier one if nothing has changed; None while there are hooks."""
+        if any(self.hooks):
+            return None
+        return (
+            [child for children in self.children for child in children.values()],
+            list(map(type, self.modules)),
+            list(map(_TRAINING, self.modules)),
+            [id(tensor) for held in self.tensors for tensor in held.values()],
+        )
+
+
+# By the first block, then by how many blocks and whether the map has one row.
+_plans: WeakKeyDictionary[nn.Module, dict[tuple, tuple[_Watched, tuple, Plan]]] = (
+    WeakKeyDictionary()
+)
+
+
+def _parameters(layer: nn.Module, norm: nn.Module | None, _: str | None) -> tuple[Tensor, ...]:
+    own = layer.weight, layer.bias
+    return own if norm is None else (*own, norm.weight, norm.bias)
+
+
+def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
+    """The layers of blocks that formulas use on maps like ``x``.
+
+    Args:
+        blocks: Blocks of one stage.
+        x: The residual stream before them.
+    """
+    key = len(blocks), x.numel() == x.shape[-1]
+    found = _plans.get(blocks[0], {}).get(key)
+    if found is not None:
+        watched, state, known = found
+        if state == watched.state():
+            return known
+    layers = [entry for block in blocks for entry in block.linear_layers(x)]
+    convs = [conv for block in blocks for conv in block.depthwise_layers()]
+    made = Plan(
+        layers,
+        [_parameters(*entry) for entry in layers],
+        convs,
+        [(conv.weight, conv.bias) for conv in convs],
+    )
+    watched = _Watched(blocks)
+    state = watched.state()
+    if state is not None:
+        _plans.setdefault(blocks[0], {})[key] = watched, state, made
+    return made
