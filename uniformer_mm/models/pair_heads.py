@@ -7,7 +7,7 @@ class token's with equal weight. The head of the toolbox does the work, and is b
 toolbox's scope: no toolbox is imported here.
 
 Source: Sense-X/UniFormer @52a0415 ``image_classification/engine_light.py``,
-``video_classification/tools/train_net.py`` (0.5 of each loss).
+``video_classification/tools/train_net_cls.py`` (0.5 of each loss).
 """
 
 from __future__ import annotations
