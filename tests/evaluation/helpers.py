@@ -59,6 +59,8 @@ def shrink(config: Config) -> Config:
         network.neck.in_channels = dims
     for name in ('decode_head', 'auxiliary_head', 'cls_head', 'head'):
         head = network.get(name)
+        if head and name == 'decode_head':
+            head.channels = 32
         if head and name == 'decode_head' and isinstance(head.in_channels, list):
             head.in_channels = head.in_channels if 'neck' in network else dims
             head.norm_cfg = dict(type='BN')
