@@ -10,6 +10,14 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+# An hourglass network that costs little, for the toolboxes' models.
+SMALL_LIGHT = {
+    'depths': (1, 1, 2, 1),
+    'dims': (16, 16, 32, 32),
+    'head_dim': 16,
+    'stem': 'conv',
+    'keep_ratios': ((1, 0.5), (0.5,)),
+}
 
 
 def shared_dir(*parts: str) -> Path:

@@ -11,20 +11,9 @@ Train (published with 8 GPUs x 512 images), then test; the published weights are
     mim test mmpretrain configs/cls/uniformer_xxs_160_in1k.py --checkpoint CHECKPOINT
 """
 
-_base_ = [
-    '../_base_/cls/uniformer_light.py',
-    '../_base_/cls/imagenet_light.py',
-    '../_base_/cls/schedule_600e_light.py',
-    '../_base_/cls/runtime.py',
-]
+_base_ = './uniformer_xxs_128_in1k.py'
 
 size = 160
-model = dict(
-    data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(arch='xxs'),
-)
-optim_wrapper = dict(optimizer=dict(lr=4e-4 * (8 * 512) / 512, weight_decay=0.1))
-
 train_pipeline = [
     *_base_.load,
     dict(_base_.random_crop, scale=size),

@@ -11,22 +11,9 @@ weights are ``uniformer://xxs_k400_8x128``::
     mim test mmaction2 configs/video/uniformer_xxs_8x128_k400.py --checkpoint CHECKPOINT
 """
 
-_base_ = [
-    '../_base_/video/kinetics400_sparse.py',
-    '../_base_/video/schedule_110e.py',
-    '../_base_/video/runtime.py',
-]
+_base_ = './uniformer_xxs_4x128_k400.py'
 
 frames, size = 8, 128
-model = dict(
-    backbone=dict(
-        arch='xxs',
-        layer_scale=0.1,
-        drop_path_rate=0.05,
-        init_cfg=dict(type='UniFormerPretrained', checkpoint='uniformer://xxs_128_in1k'),
-    )
-)
-optim_wrapper = dict(optimizer=dict(lr=4e-4, weight_decay=0.1))
 
 clip = dict(_base_.segments, clip_len=frames)
 augment = [
@@ -53,4 +40,3 @@ train_pipeline = [
 train_dataloader = dict(batch_size=256 // 4, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=one_view))
 test_dataloader = dict(dataset=dict(pipeline=one_view))
-auto_scale_lr = dict(base_batch_size=256)

@@ -14,6 +14,8 @@ from torch.nn.functional import log_softmax
 
 from uniformer_mm.recipes import recipes
 
+from ..conftest import SMALL_LIGHT
+from ..video.test_recipes import find
 from .leaves import load, toolbox
 
 IMAGES = [r for r in recipes() if r.arch in ('xxs', 'xs') and r.task == 'cls']
@@ -60,18 +62,6 @@ KINDS = {
     'AutoContrast': ('AutoContrast', None, None),
     'Invert': ('Invert', None, None),
 }
-SMALL = {
-    'depths': (1, 1, 2, 1),
-    'dims': (16, 16, 32, 32),
-    'head_dim': 16,
-    'stem': 'conv',
-    'keep_ratios': ((1, 0.5), (0.5,)),
-}
-
-
-def find(transforms: list, kind: str) -> dict:
-    (entry,) = [t for t in transforms if t['type'].removeprefix('uniformer_mm.') == kind]
-    return entry
 
 
 def in_scope(leaf: str):
@@ -113,9 +103,7 @@ def test_the_list_of_auto_augment() -> None:
                 # timm turns the mean in RGB, 0.485, 0.456 and 0.406, to integers.
                 assert (op.pad_val, op.interpolation) == ([104, 116, 124], 'bicubic')
             if kind in ('Shear', 'Translate'):
-                assert (
-                    op.direction == {'X': 'horizontal', 'Y': 'vertical'}[name[5:].strip('late')[0]]
-                )
+                assert op.direction == ('horizontal' if 'X' in name else 'vertical')
             # Colour only moves one way; shears and turns move both ways.
             if kind == 'ColorTransform':
                 assert op.random_negative_prob == 0
@@ -123,7 +111,7 @@ def test_the_list_of_auto_augment() -> None:
                 assert 'random_negative_prob' not in op
 
 
-def test_every_pair_of_operations_runs(tmp_path: Path) -> None:
+def test_every_pair_of_operations_runs() -> None:
     cfg = load('cls/uniformer_xxs_128_in1k.py')
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     with in_scope('cls/'):
@@ -159,7 +147,7 @@ def test_image_loss_is_the_mean_of_both_heads() -> None:
 
     leaf, classes = 'cls/uniformer_xxs_128_in1k.py', 7
     cfg = load(leaf)
-    cfg.model.backbone.update(arch=SMALL, num_classes=classes)
+    cfg.model.backbone.update(arch=SMALL_LIGHT, num_classes=classes)
     cfg.model.head.update(num_classes=classes, loss=dict(cfg.model.head.loss, num_classes=classes))
     torch.manual_seed(0)
     with in_scope(leaf):

@@ -129,7 +129,9 @@ def test_blocks_are_asked_once() -> None:
     blocks.train()
     assert {kind for _, norm, kind in plan(blocks, x).layers if norm} == {'batch'}
     assert {kind for _, norm, kind in first.layers if norm} == {'running'}
-    assert [block.asked for block in blocks] == [4, 3]
+    # Of no rows there are no statistics, as of one.
+    assert {kind for _, norm, kind in plan(blocks, x[:0]).layers if norm} == set()
+    assert [block.asked for block in blocks] == [5, 4]
 
 
 def test_while_there_is_a_hook_nothing_is_remembered() -> None:

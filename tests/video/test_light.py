@@ -18,22 +18,16 @@ from torch.nn.functional import cross_entropy
 
 from uniformer_mm.recipes import recipes
 
+from ..conftest import SMALL_LIGHT
 from .test_recipes import find, in_scope
 
 CLIPS = [r for r in recipes() if r.arch in ('xxs', 'xs') and r.task == 'video']
-SMALL = {
-    'depths': (1, 1, 2, 1),
-    'dims': (16, 16, 32, 32),
-    'head_dim': 16,
-    'stem': 'conv',
-    'keep_ratios': ((1, 0.5), (0.5,)),
-}
 
 
 def small(cfg: Config, classes: int) -> Config:
     """A tiny network that trains from random weights."""
     cfg.model.backbone.update(
-        arch=SMALL, num_classes=classes, init_cfg=None, drop_path_rate=0.0, layer_scale=None
+        arch=SMALL_LIGHT, num_classes=classes, init_cfg=None, drop_path_rate=0.0, layer_scale=None
     )
     cfg.model.cls_head.num_classes = classes
     return cfg

@@ -15,11 +15,13 @@ from unittest.mock import patch
 
 import torch
 
+from uniformer_mm.models import ARCHS
+
 from .drivers import NothingDriver
 
 CAPABILITY = 90
 # UniFormer-S but for its channels.
-NARROW = {'depths': (3, 4, 8, 3), 'dims': (16, 16, 32, 32), 'head_dim': 32}
+NARROW = {'depths': ARCHS['small'].depths, 'dims': (16, 16, 32, 32), 'head_dim': 32}
 
 
 def launches() -> dict[str, Callable[[], object]]:

@@ -23,7 +23,7 @@ from .attention import (
     attend_over_space,
     attend_over_time,
 )
-from .fused import add_linear, layer_standardise, prepared_linear
+from .fused import add_linear, folded_linear, layer_standardise
 from .fused_mlp import norm_mlp, reads_stream
 from .fused_norm import LAYER
 from .layers import (
@@ -119,7 +119,7 @@ class _Block(nn.Module):
             return self.add(x_BSC, layer(a_BSI), gamma), None
         if gamma is None:
             return add_linear(cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
-        return self.add(x_BSC, prepared_linear(cast, a_BSI), gamma), None
+        return self.add(x_BSC, folded_linear(cast, a_BSI), gamma), None
 
     def add_mlp(
         self,

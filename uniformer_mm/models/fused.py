@@ -311,14 +311,8 @@ def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     return run(_FoldedLinear, x_BSI, weight_OI, bias_O, None, None, *cast, None)
 
 
-def prepared_linear(matrix: Matrix, x_BSI: Tensor) -> Tensor:
-    """:func:`linear` with a layer whose matrix is cast already; no norm is before it."""
-    cast = matrix.weight, matrix.bias
-    return run(_FoldedLinear, x_BSI, *matrix.parameters, None, None, *cast, None)
-
-
-def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None) -> Tensor:
-    """A linear layer on a map that its norm has standardised.
+def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None = None) -> Tensor:
+    """A linear layer on a map that its norm, if it has one, has standardised.
 
     Args:
         matrix: The layer and the norm.
@@ -328,7 +322,9 @@ def folded_linear(matrix: Matrix, x_BSI: Tensor, padding: Tensor | None) -> Tens
     Returns:
         ``y_BSO``.
     """
-    return run(_FoldedLinear, x_BSI, *matrix.parameters, matrix.weight, matrix.bias, padding)
+    no_norm = (None, None) if matrix.kind is None else ()
+    parameters = *matrix.parameters, *no_norm
+    return run(_FoldedLinear, x_BSI, *parameters, matrix.weight, matrix.bias, padding)
 
 
 def norm_linear(

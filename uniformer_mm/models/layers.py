@@ -27,6 +27,7 @@ from .functional import (
     without_autocast,
 )
 from .fused_norm import BATCH, LAYER, RUNNING, runs
+from .plan import has_rows, hooks_of
 from .prepared import Weights, matrix_of, taps_of
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -157,12 +158,7 @@ def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
 
 def is_watched(layer: nn.Module) -> bool:
     """Whether somebody hooked a layer, and so expects it to be called."""
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-    )
+    return any(hooks_of(layer))
 
 
 def is_plain(*layers: nn.Module) -> bool:
@@ -213,7 +209,7 @@ def fused_kind(norm: nn.Module, x_BSC: Tensor, *layers: nn.Module) -> str | None
         return None
     if not norm.training:
         return RUNNING
-    is_own = type(norm) in BATCH_NORM.values() and x_BSC.numel() > x_BSC.shape[-1]
+    is_own = type(norm) in BATCH_NORM.values() and has_rows(x_BSC)
     return BATCH if is_own else None
 
 

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 LinearEntry = tuple[nn.Module, nn.Module | None, str | None]
 
 _TRAINING = attrgetter('training')
-_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+# What somebody who watches a module has put into it.
+hooks_of = attrgetter(
+    '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
+)
+
+
+def has_rows(x: Tensor) -> bool:
+    """Whether a map has rows enough to take statistics of."""
+    return x.numel() > x.shape[-1]
 
 
 class Block(Protocol):
@@ -57,7 +65,7 @@ class _Watched:
         self.modules = below
         self.children = [m._modules for m in (*blocks, *below) if m._modules]
         self.tensors = [held for m in below for held in (m._parameters, m._buffers) if held]
-        self.hooks = [getattr(m, name) for m in below for name in _HOOKS]
+        self.hooks = [hooks for m in below for hooks in hooks_of(m)]
 
     def state(self) -> tuple | None:
         """Equal to an earlier one if nothing has changed; None while there are hooks."""
@@ -71,7 +79,7 @@ class _Watched:
         )
 
 
-# By the first block, then by how many blocks and whether the map has one row.
+# By the first block, then by how many blocks and whether the map has rows.
 _plans: WeakKeyDictionary[nn.Module, dict[tuple, tuple[_Watched, tuple, Plan]]] = (
     WeakKeyDictionary()
 )
@@ -89,7 +97,7 @@ def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
         blocks: Blocks of one stage.
         x: The residual stream before them.
     """
-    key = len(blocks), x.numel() == x.shape[-1]
+    key = len(blocks), has_rows(x)
     found = _plans.get(blocks[0], {}).get(key)
     if found is not None:
         watched, state, known = found
