@@ -20,10 +20,19 @@ from torch import Tensor, nn
 LinearEntry = tuple[nn.Module, nn.Module | None, str | None]
 
 _TRAINING = attrgetter('training')
-# What somebody who watches a module has put into it.
-hooks_of = attrgetter(
-    '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
-)
+
+
+def hooks_of(module: nn.Module) -> tuple[dict, dict, dict, dict]:
+    """What somebody who watches a module has put into it.
+
+    Written out, for torch.compile cannot trace an ``attrgetter``.
+    """
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
 
 
 def has_rows(x: Tensor) -> bool:
