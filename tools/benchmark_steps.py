@@ -34,7 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.benchmarking import plots
 from tools.benchmarking.measure import describe
-from tools.benchmarking.running import MODES, Measured, Recipe, common_weights, run
+from tools.benchmarking.running import (
+    MODES,
+    SPEED_HOOKS,
+    Measured,
+    Recipe,
+    common_weights,
+    run,
+)
 from uniformer_mm.evaluation.protocol import data_root
 from uniformer_mm.submission.writing import write_text
 from uniformer_mm.synth import make_data
@@ -75,7 +82,7 @@ RECIPES = {
     ),
     'cls': Recipe('mmpretrain', 'configs/cls/uniformer_s_in1k.py', 'configs/cls/quickstart.py'),
 }
-VARIANTS = ('reference', 'mmaction2', 'ours', 'ours-fused-adamw', 'ours-compiled')
+VARIANTS = ('reference', 'mmaction2', 'ours', 'ours-fused-adamw', *SPEED_HOOKS)
 
 
 @dataclass(frozen=True)

@@ -7,65 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.model import BaseModel
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
 from torch._dynamo.utils import counters
-from torch.utils.data import Dataset
 
 import uniformer_mm  # noqa: F401  (registers the types)
-from uniformer_mm.models import UniFormer2d
 
-SMALL = dict(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), head_dim=8)
-
-
-class Images(Dataset):
-    """Four fixed images and their class."""
-
-    def __init__(self) -> None:
-        self.images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.images[index], index % 2
-
-
-class Classifier(BaseModel):
-    """A backbone and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.backbone = UniFormer2d(SMALL, out_indices=(3,), as_tuple=False)
-        self.head = torch.nn.Linear(16, 2)
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor, mode: str = 'loss') -> dict:
-        scores = self.head(self.backbone(images).mean((2, 3)))
-        return {'loss': torch.nn.functional.cross_entropy(scores, labels)}
-
-
-def train(work: Path, hooks: list[dict]) -> Runner:
-    torch.manual_seed(0)
-    runner = Runner(
-        Classifier(),
-        str(work),
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            dataset=Images(),
-            sampler=dict(type='DefaultSampler'),
-            collate_fn=dict(type='default_collate'),
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=2),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=hooks,
-        default_scope='mmengine',
-        randomness=dict(seed=0),
-        experiment_name=f'compile-{len(hooks)}',
-    )
-    runner.train()
-    return runner
+from .helpers import Classifier, train
 
 
 def test_training_compiles_one_graph_and_learns_the_same(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .timing import processor
-from .variants import Work, build, random_state, why_not
+from .variants import PASSES, REPLAYED, Work, build, random_state, why_not
 
 MIB = 2**20
 # Largest relative error of the maps against the reference in float32, and in half precision
@@ -69,7 +69,8 @@ class Row:
         low_ms: First quartile.
         high_ms: Third quartile.
         memory_mib: On a GPU the peak over the resident memory; on a CPU what a training forward
-            keeps for the backward pass (0 in inference).
+            keeps for the backward pass (0 in inference, and where a compiler keeps it). Of CUDA
+            graphs what they hold for good, gradients of the parameters included.
         of_matmul: Time that the counted products need at the ceiling, as a share of the time.
         of_copy: The same for the bytes that the variant's operators read and write.
         error: Relative error against the reference in float32.
@@ -232,6 +233,15 @@ def memory_mib(run: Callable[[], object], device: str) -> float:
     return sum(kept.values()) / MIB
 
 
+def reserved_mib(device: str) -> float:
+    """Memory that a GPU's allocator cannot give back; 0 on a CPU."""
+    if not device.startswith('cuda'):
+        return 0.0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device) / MIB
+
+
 def operations(network: nn.Module, x: Tensor, work: Work) -> float:
     """Operations of one step, from those of a forward pass.
 
@@ -281,6 +291,10 @@ def slowest_operators(run: Callable[[], object], device: str, count: int) -> dic
     return {key: times[key] / total for key in slowest}
 
 
+def _passes(variant: str) -> int:
+    return PASSES if variant in REPLAYED else 1
+
+
 @dataclass(frozen=True)
 class Truth:
     """The reference's maps in float32 and the largest error that is allowed in the work's dtype."""
@@ -312,16 +326,17 @@ def measure(
 ) -> list[Row]:
     """Rows of one work, its variants timed in turn; ``operators`` says how many are listed."""
     x, state = work.sample(device), random_state(work)
-    against = 'eager' if why_not('official', work) else 'official'
+    against = 'eager' if why_not('official', work, device) else 'official'
     reference = build(against, work, state).to(device)
     truth = Truth.of(reference, x, work.dtype)
     work_flops = operations(reference, x, work)
     refused, runs, rows, found, networks = {}, {}, [], {}, {}
     for variant in variants:
-        reason = why_not(variant, work)
+        reason = why_not(variant, work, device)
         if reason is None:
             network = build(variant, work, state).to(device)
-            found[variant] = truth.error(network, x, work.dtype)
+            for _ in range(_passes(variant)):
+                found[variant] = truth.error(network, x, work.dtype)
             if not found[variant] <= truth.limit:
                 reason = f'its outputs differ by {found[variant]:.1e}, more than {truth.limit:.1e}'
         if reason is not None:
@@ -330,9 +345,13 @@ def measure(
         networks[variant] = network
         runs[variant] = step(network, x, work)
     times = {variant: [] for variant in runs}
+    kept = {}
     for variant, run in runs.items():
+        before = reserved_mib(device)
         networks[variant].train(work.mode == 'training')
-        run()
+        for _ in range(_passes(variant)):
+            run()
+        kept[variant] = reserved_mib(device) - before
     for _ in range(repeats):
         for variant, run in runs.items():
             times[variant].append(seconds(run, device, clock))
@@ -343,6 +362,11 @@ def measure(
         run, median = runs[variant], statistics.median(times[variant])
         low, _, high = statistics.quantiles([*times[variant], median], n=4)
         eager = 'compile' not in variant
+        memory = 0.0
+        if variant in REPLAYED:
+            memory = kept[variant]
+        elif eager or device.startswith('cuda'):
+            memory = memory_mib(run, device)
         rows.append(
             Row(
                 work,
@@ -350,7 +374,7 @@ def measure(
                 1e3 * median,
                 1e3 * low,
                 1e3 * high,
-                memory_mib(run, device) if eager or device.startswith('cuda') else 0.0,
+                memory,
                 work_flops / ceilings.flops / median,
                 moved_bytes(run) / ceilings.bytes / median if eager else 0.0,
                 found[variant],

@@ -24,6 +24,11 @@ from .backbones import reference_backbone, renamed
 from .measure import MIB
 
 MODES = ('training', 'inference')
+# Variants that are a hook of ours.
+SPEED_HOOKS = {
+    'ours-compiled': 'uniformer_mm.CompileHook',
+    'ours-graphs': 'uniformer_mm.CudaGraphHook',
+}
 SEED = 0
 
 
@@ -187,9 +192,9 @@ def change_backbone(config: Config, variant: str) -> None:
             drop_path_rate=ours.get('drop_path_rate', 0.0),
             pretrained2d=False,
         )
-    elif variant == 'ours-compiled':
+    elif variant in SPEED_HOOKS:
         hooks = config.get('custom_hooks') or []
-        config.custom_hooks = [*hooks, dict(type='uniformer_mm.CompileHook')]
+        config.custom_hooks = [*hooks, dict(type=SPEED_HOOKS[variant])]
     elif variant == 'ours-fused-adamw':
         config.optim_wrapper.optimizer.fused = True
 
@@ -226,7 +231,9 @@ def prepare(config: Config, mode: str, steps: int, work: Path) -> None:
         config.train_dataloader = config.train_cfg = config.optim_wrapper = None
         config.test_cfg = dict(type='TestLoop')
         config.custom_hooks = [
-            hook for hook in config.get('custom_hooks') or [] if 'Compile' in hook['type']
+            hook
+            for hook in config.get('custom_hooks') or []
+            if hook['type'] in SPEED_HOOKS.values()
         ]
 
 

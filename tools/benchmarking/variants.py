@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.models.official import OfficialUniFormer
 from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
+from uniformer_mm.models.cuda_graphs import use_cuda_graphs
 
 MODES = ('inference', 'training')
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
@@ -109,6 +110,12 @@ def _compiled(work: Work, **options) -> nn.Module:
     return network
 
 
+def _graphed(work: Work) -> nn.Module:
+    network = _ours(work)
+    use_cuda_graphs(network)
+    return network
+
+
 def _mmaction2(work: Work) -> nn.Module:
     """mmaction2's own network; its blocks' LayerNorms get the official eps, which costs nothing."""
     from mmaction.models.backbones.uniformer import UniFormer
@@ -133,14 +140,20 @@ VARIANTS: dict[str, Callable[[Work], nn.Module]] = {
     'mmaction2': _mmaction2,
     'eager': _ours,
     'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
+    'eager-graphs': _graphed,
     'compile': _compiled,
     'compile-graphs': lambda work: _compiled(work, mode='reduce-overhead'),
 }
+# Those that replay CUDA graphs, and passes until they do: warming up, recording, replaying.
+REPLAYED = ('eager-graphs', 'compile-graphs')
+PASSES = 4
 
 
-def why_not(variant: str, work: Work) -> str | None:
-    """Why a variant has no such network, or None."""
+def why_not(variant: str, work: Work, device: str) -> str | None:
+    """Why a variant has no such network on a device, or None."""
     task, arch = TASKS[work.task], ARCHS[work.arch]
+    if variant in REPLAYED and not device.startswith('cuda'):
+        return f'CUDA graphs need a GPU, not {device}'
     if work.attention == 'divided' and task.rank == 2:
         return 'divided attention needs clips'
     if variant == 'official' and task.rank == 3 and work.attention in ('window', 'hybrid'):

@@ -2,8 +2,9 @@
 """What mmengine's runner lacks: hooks and parameter schedulers."""
 
 from .compile import CompileHook
+from .cuda_graphs import CudaGraphHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
 
-__all__ = ['CompileHook', 'Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']
+__all__ = ['CompileHook', 'CudaGraphHook', 'Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']

@@ -66,8 +66,12 @@ class Plan(NamedTuple):
     conv_parameters: list[tuple[Tensor, Tensor]]
 
 
-class _Watched:
-    """What a plan rests on. The blocks themselves are not held: they own their plan."""
+class Watched:
+    """What a plan rests on. The blocks themselves are not held: they own their plan.
+
+    Args:
+        blocks: Modules; what lies below them is watched.
+    """
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         below = [m for block in blocks for m in block.modules() if m is not block]
@@ -76,12 +80,16 @@ class _Watched:
         self.tensors = [held for m in below for held in (m._parameters, m._buffers) if held]
         self.hooks = [hooks for m in below for hooks in hooks_of(m)]
 
+    def children_now(self) -> list[nn.Module | None]:
+        """All layers that are in their place at present."""
+        return [child for children in self.children for child in children.values()]
+
     def state(self) -> tuple | None:
         """Equal to an earlier one if nothing has changed; None while there are hooks."""
         if any(self.hooks):
             return None
         return (
-            [child for children in self.children for child in children.values()],
+            self.children_now(),
             list(map(type, self.modules)),
             list(map(_TRAINING, self.modules)),
             [id(tensor) for held in self.tensors for tensor in held.values()],
@@ -89,9 +97,7 @@ class _Watched:
 
 
 # By the first block, then by how many blocks and whether the map has rows.
-_plans: WeakKeyDictionary[nn.Module, dict[tuple, tuple[_Watched, tuple, Plan]]] = (
-    WeakKeyDictionary()
-)
+_plans: WeakKeyDictionary[nn.Module, dict[tuple, tuple[Watched, tuple, Plan]]] = WeakKeyDictionary()
 
 
 def _parameters(layer: nn.Module, norm: nn.Module | None, _: str | None) -> tuple[Tensor, ...]:
@@ -120,7 +126,7 @@ def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
         convs,
         [(conv.weight, conv.bias) for conv in convs],
     )
-    watched = _Watched(blocks)
+    watched = Watched(blocks)
     state = watched.state()
     if state is not None:
         _plans.setdefault(blocks[0], {})[key] = watched, state, made

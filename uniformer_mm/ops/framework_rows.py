@@ -127,6 +127,11 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     return [weight_CK.t().contiguous() for weight_CK in weights_CK]
 
 
+def tables() -> tuple:
+    """See ``rows.py``: none."""
+    return ()
+
+
 def fold_grad(
     folded_grad_OC: Tensor,
     folded_bias_grad_O: Tensor,

@@ -338,6 +338,18 @@ def transpose_all(weights_CK: Sequence[Tensor], *, backend: str = 'auto') -> lis
     return implementation(weights_CK[0], backend).transpose_all(weights_CK)
 
 
+def tables(like: Tensor, *, backend: str = 'auto') -> tuple:
+    """What launches of :func:`fold_all` and :func:`transpose_all` read beside the weights.
+
+    Whoever replays launches keeps it for as long.
+
+    Args:
+        like: A tensor on the device.
+        backend: As for :func:`implementation`.
+    """
+    return implementation(like, backend).tables()
+
+
 def fold_grad(
     folded_grad_OC: Tensor,
     folded_bias_grad_O: Tensor,

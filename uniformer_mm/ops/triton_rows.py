@@ -19,6 +19,7 @@ from . import triton_row_kernels as row
 from .launch import Constants, float32, power_of_two, processors
 from .rows import Product, Running, RunningNorm
 from .triton_weights import fold_alike
+from .triton_weights import tables as tables
 from .triton_weights import transpose_all as transpose_all
 
 # Elements of a tile: 16 for each of 128 threads.

@@ -48,6 +48,11 @@ _tables: dict[tuple, _Table | None] = {}
 MAX_TABLES = 1024
 
 
+def tables() -> tuple[_Table | None, ...]:
+    """The tables at present: what replays launches has to keep those that the launches read."""
+    return tuple(_tables.values())
+
+
 def _table(
     key: tuple,
     tensors: Sequence[Sequence[Tensor | None]],

@@ -52,6 +52,8 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=10,
+    persistent_workers=True,
+    pin_memory=True,
     drop_last=True,
     sampler=dict(type='RepeatAugSampler', num_repeats=3, shuffle=True),
     dataset=dict(

@@ -23,6 +23,8 @@ test_pipeline = [
 val_dataloader = dict(
     batch_size=128 * 3 // 2,
     num_workers=10,
+    persistent_workers=True,
+    pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline),
 )

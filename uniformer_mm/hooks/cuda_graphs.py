@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA graphs for parts of a model, from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+
+from ..models.cuda_graphs import use_cuda_graphs
+from ..optim.bfloat16 import find_module
+from ..registry import HOOKS, register
+
+
+@register(HOOKS)
+class CudaGraphHook(Hook):
+    """Record the passes of named modules as CUDA graphs and replay them.
+
+    For recipes whose batches have one size (classification, crops, pose, clips): the host starts a
+    pass in one call. See :func:`~uniformer_mm.models.cuda_graphs.use_cuda_graphs`; on a CPU nothing
+    changes.
+
+    Args:
+        modules: Names of modules of the model, each with one tensor as its input.
+        **options: Its arguments, such as ``warmup`` or ``max_shapes``.
+
+    Raises:
+        ValueError: Before the run, if the model has no module of a given name, or one that cannot
+            be recorded.
+    """
+
+    def __init__(self, modules: Sequence[str] = ('backbone',), **options) -> None:
+        self.modules = tuple(modules)
+        self.options = options
+
+    def before_run(self, runner) -> None:
+        """Switch recording on.
+
+        Raises:
+            ValueError: See the class.
+        """
+        for module in [find_module(runner.model, name) for name in self.modules]:
+            use_cuda_graphs(module, **self.options)
