@@ -98,12 +98,14 @@ def test_maps_lie_channels_last(variant: str) -> None:
 
 
 @pytest.mark.parametrize('piece', [1 << 18, 1 << 8])
+@pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_inference_forms_equal_the_reference(
-    variant: str, piece: int, monkeypatch: pytest.MonkeyPatch
+    variant: str, fused: bool, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fused products and pieces of a map, in float32 without gradients."""
-    monkeypatch.setattr(functional, 'PIECE', piece)
+    monkeypatch.setattr(functional, 'PIECE', {'fused': piece, 'plain': piece})
+    monkeypatch.setattr(functional, 'cpu_has_avx512', lambda: fused)
     rank, arch, options = VARIANTS[variant]
     ours, theirs = both(rank, arch, options)
     x = images(rank)

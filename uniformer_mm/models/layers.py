@@ -21,9 +21,8 @@ from .functional import (
     channels_last,
     fold_batch_norm,
     linear,
-    mlp,
+    mlp_in_pieces,
     patches,
-    rows_in_cache,
     without_autocast,
 )
 from .fused_norm import BATCH, LAYER, RUNNING, runs
@@ -272,15 +271,7 @@ class Mlp(nn.Module):
         first, second = matrix(self.fc1, norm if folded else None), matrix(self.fc2)
         if not folded:
             x_BSC = apply_norm(norm, x_BSC)
-        rows = rows_in_cache(x_BSC, self.fc1.weight.shape[0])
-        if rows is None:
-            return mlp(x_BSC, *first, *second)
-        y_BSC = x_BSC.new_empty(x_BSC.shape, dtype=autocast_dtype(x_BSC))
-        for source, target in zip(
-            x_BSC.flatten(0, -2).split(rows), y_BSC.flatten(0, -2).split(rows), strict=True
-        ):
-            target.copy_(mlp(source, *first, *second))
-        return y_BSC
+        return mlp_in_pieces(x_BSC, *first, *second)
 
 
 def is_own_mlp(mlp: nn.Module) -> bool:

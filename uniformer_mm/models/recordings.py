@@ -51,20 +51,18 @@ class CudaRecorder:
         """See :class:`Recorder`."""
         return x.is_cuda and not torch.cuda.is_current_stream_capturing()
 
-    def pool(self, x: Tensor) -> Any:
-        """See :class:`Recorder`."""
+    def pool(self, x: Tensor) -> tuple:
+        """See :class:`Recorder`: the pool's handle and the stream on which to record."""
         with torch.cuda.device(x.device):
-            return torch.cuda.graph_pool_handle()
+            return torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def record(self, work: Callable[[], None], x: Tensor, pool: Any) -> Callable[[], None]:
         """See :class:`Recorder`."""
-        graph = torch.cuda.CUDAGraph()
+        graph, (handle, stream) = torch.cuda.CUDAGraph(), pool
         # Errors of this thread only: in another, loaders pin memory, which is no fault.
         mode = 'thread_local'
-        with (
-            torch.cuda.device(x.device),
-            torch.cuda.graph(graph, pool=pool, capture_error_mode=mode),
-        ):
+        recording = torch.cuda.graph(graph, pool=handle, stream=stream, capture_error_mode=mode)
+        with torch.cuda.device(x.device), recording:
             work()
         return graph.replay
 

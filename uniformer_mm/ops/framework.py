@@ -40,6 +40,12 @@ def cpu_multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
+@functools.cache
+def cpu_has_avx512() -> bool:
+    """Whether the framework uses vectors of 512 bits on this processor."""
+    return torch.backends.cpu.get_cpu_capability().startswith('AVX512')
+
+
 def _compute_dtype(x: Tensor, rank: int) -> torch.dtype:
     """The dtype in which the convolution itself runs."""
     if x.device.type != 'cpu' or x.dtype not in HALF:
@@ -116,7 +122,7 @@ def _conv2d_weight_grad(
         return x_BHWC.new_zeros((channels, 1, *kernel))
     wide = kernel[1] > 3
     longest = LONGEST_SUM[rank, wide] or B * H * W
-    if wide and torch.backends.cpu.get_cpu_capability().startswith('AVX512'):
+    if wide and cpu_has_avx512():
         longest *= AVX512_FACTOR
     samples = max(1, longest // (H * W))
     rows = max(longest // W, -(-H // MOST_PIECES))
