@@ -73,10 +73,11 @@ def _has_fused_product(x: Tensor) -> bool:
     """
     return (
         x.device.type == 'cpu'
-        and cpu_has_avx512()
         and x.dtype is torch.float32
         and not torch.is_grad_enabled()
         and not is_recorded()
+        # After the line above: a compiler cannot trace the question.
+        and cpu_has_avx512()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_linear_pointwise')
         and autocast_dtype(x) is None
