@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_checkpoint
 from torch.utils.data import Dataset
 
 from uniformer_mm.models import UniFormer2d
@@ -31,10 +31,10 @@ class Images(Dataset):
 class Classifier(BaseModel):
     """A backbone and a linear layer."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = UniFormer2d(SMALL, out_indices=(3,), as_tuple=False, **options)
+        self.backbone = UniFormer2d(SMALL, out_indices=(3,), as_tuple=False)
         self.head = torch.nn.Linear(16, 2)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor, mode: str = 'loss') -> dict:
@@ -42,17 +42,11 @@ class Classifier(BaseModel):
         return {'loss': torch.nn.functional.cross_entropy(scores, labels)}
 
 
-def train(work: Path, hooks: list[dict], **options) -> Runner:
-    """Two epochs of two batches.
-
-    Args:
-        work: Folder of the run.
-        hooks: Custom ones.
-        **options: Of the backbone.
-    """
+def train(work: Path, hooks: list[dict]) -> Runner:
+    """Two epochs of two batches in a folder, with custom hooks."""
     torch.manual_seed(0)
     runner = Runner(
-        Classifier(**options),
+        Classifier(),
         str(work),
         train_dataloader=dict(
             batch_size=2,
@@ -70,3 +64,12 @@ def train(work: Path, hooks: list[dict], **options) -> Runner:
     )
     runner.train()
     return runner
+
+
+def check_alike(got: Runner, expected: Runner) -> None:
+    """Both learned the same, and the checkpoint of the first fits the plain network."""
+    ours, theirs = got.model.state_dict(), expected.model.state_dict()
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5)
+    load_checkpoint(Classifier(), f'{got.work_dir}/epoch_2.pth', strict=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replayed passes give what the network gives, and are made anew when they would not.
 
-On a CPU a stand-in takes the place of CUDA graphs: to record is to do the work without a trace in
-statistics and random numbers, to replay is to do it again. So all is shown but the capture itself.
+On a CPU a stand-in takes the place of CUDA graphs (``rehearsal.py``), so all is shown but the
+capture itself.
 """
 
 from __future__ import annotations
@@ -17,71 +17,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from uniformer_mm import create_model
-from uniformer_mm.models import UniFormer2d, UniFormer3d
+from uniformer_mm.models import UniFormer2d, UniFormer3d, cuda_graphs
 from uniformer_mm.models.cuda_graphs import MAX_RESTARTS, use_cuda_graphs
 from uniformer_mm.models.recordings import CudaRecorder
+
+from .rehearsal import Rehearsal
 
 SMALL = dict(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), head_dim=8)
 SIDE, WARMUP = 64, 2
 
 
-def results_of(work: Callable[[], None]) -> list[tuple[list, int, Tensor]]:
-    """The tensors in which a recording leaves what it computes, and where it holds them."""
-    recording = work.__self__
-    if work.__name__ == '_backward':
-        return [(recording.flats, i, flat) for i, flat in enumerate(recording.flats)]
-    leaves = recording.outputs
-    return [(leaves, i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-
-
-class Rehearsal:
-    """A stand-in for CUDA graphs.
-
-    Args:
-        module: Whose statistics recording leaves alone.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.recorded = self.replayed = 0
-
-    def takes(self, x: Tensor) -> bool:
-        return True
-
-    def pool(self, x: Tensor) -> None:
-        return None
-
-    def record(self, work: Callable[[], None], x: Tensor, pool: None) -> Callable[[], None]:
-        before = [buffer.clone() for buffer in self.module.buffers()]
-        with torch.random.fork_rng(devices=[]):
-            work()
-        for buffer, value in zip(self.module.buffers(), before, strict=True):
-            buffer.data.copy_(value)
-        self.recorded += 1
-        autocast = torch.is_autocast_enabled('cpu')
-        assert not (autocast and torch.is_autocast_cache_enabled())
-        gradients = torch.is_grad_enabled()
-        memory = [result for *_, result in results_of(work)]
-
-        def replay() -> None:
-            self.replayed += 1
-            with (
-                torch.inference_mode(False),
-                torch.set_grad_enabled(gradients),
-                torch.autocast('cpu', torch.bfloat16, enabled=autocast, cache_enabled=False),
-            ):
-                work()
-            # Where the recording had them.
-            for own, (held, index, result) in zip(memory, results_of(work), strict=True):
-                held[index] = own.copy_(result)
-
-        return replay
-
-
 class Counted(CudaRecorder):
     """CUDA graphs, counted."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self) -> None:
         self.recorded = self.replayed = 0
 
     def record(self, work: Callable[[], None], x: Tensor, pool: object) -> Callable[[], None]:
@@ -113,8 +62,7 @@ def network(kind: type = UniFormer2d, **options) -> nn.Module:
 def recorded(plain: nn.Module, **options) -> tuple[nn.Module, Rehearsal | Counted]:
     """A copy that records, and its recorder."""
     module = copy.deepcopy(plain)
-    kind = Counted if next(plain.parameters()).is_cuda else Rehearsal
-    recorder = kind(module)
+    recorder = Counted() if next(plain.parameters()).is_cuda else Rehearsal()
     use_cuda_graphs(module, recorder=recorder, **{'warmup': WARMUP, **options})
     return module, recorder
 
@@ -179,14 +127,18 @@ def test_inference_is_replayed(device: str, mode: str) -> None:
 
 
 @devices
-@pytest.mark.parametrize('rank', [2, 3])
-def test_training_learns_the_same(device: str, rank: int) -> None:
+@pytest.mark.parametrize(
+    ('rank', 'options'), [(2, {}), (3, {}), (2, {'frozen_stages': 2})], ids=['2d', '3d', 'frozen']
+)
+def test_training_learns_the_same(device: str, rank: int, options: dict) -> None:
     kind = {2: UniFormer2d, 3: UniFormer3d}[rank]
-    plain = network(kind, drop_path_rate=0.0).to(device)
+    plain = network(kind, **options).to(device)
     module, recorder = recorded(plain)
     assert learn(module, 6, device, rank) == pytest.approx(learn(plain, 6, device, rank), rel=1e-4)
     assert (recorder.recorded, recorder.replayed) == (2, 2 * (6 - WARMUP))
     check_states(module, plain)
+    frozen = module.patch_embed1.proj.weight
+    assert (frozen.grad is None) == ('frozen_stages' in options)
 
 
 @devices
@@ -331,7 +283,9 @@ def change_momentum(module: nn.Module) -> None:
             layer.momentum = 0.7
 
 
-@pytest.mark.parametrize('change', [exchange_layer, move_parameters, change_mode, change_momentum])
+@pytest.mark.parametrize(
+    'change', [exchange_layer, move_parameters, move_memory, change_mode, change_momentum]
+)
 def test_changes_are_recorded_anew(change: Callable[[nn.Module], None]) -> None:
     plain = network().eval()
     module, recorder = recorded(plain)
@@ -357,7 +311,9 @@ def test_exchanged_layers_are_watched_too() -> None:
     assert recorder.recorded == 3
 
 
-def test_parameters_that_keep_moving_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_parameters_that_keep_moving_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(cuda_graphs, 'print_log', lambda text, *_: said.append(text))
     plain = network().eval()
     module, recorder = recorded(plain, warmup=1)
     with torch.no_grad():
@@ -367,6 +323,7 @@ def test_parameters_that_keep_moving_are_left_alone(caplog: pytest.LogCaptureFix
             for seed in range(2):
                 check(module(images(seed)), plain(images(seed)))
     assert recorder.recorded == MAX_RESTARTS
+    assert len(said) == 1 and 'UniFormer2d move between passes' in said[0]
 
 
 def test_training_and_evaluation_in_turn_are_recorded_once_each() -> None:
@@ -395,6 +352,34 @@ def test_views_of_sharded_parameters_are_not_recorded() -> None:
     assert recorder.recorded == 0
 
 
+class Wrapper(nn.Module):
+    """As FSDP wraps a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._fsdp_wrapped_module = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._fsdp_wrapped_module(x)
+
+
+def test_wrapped_layers_are_not_recorded() -> None:
+    plain = network().eval()
+    module, recorder = recorded(plain)
+    module.blocks3[0].mlp.fc1 = Wrapper(module.blocks3[0].mlp.fc1)
+    with torch.no_grad():
+        for seed in range(WARMUP + 1):
+            check(module(images(seed)), plain(images(seed)))
+    assert recorder.recorded == 0
+
+
+def test_norms_that_speak_to_other_processes_are_not_recorded_in_training() -> None:
+    state = cuda_graphs._State(nn.SyncBatchNorm.convert_sync_batchnorm(network()))
+    assert state.now() is None
+    state.module.eval()
+    assert state.now() is not None
+
+
 def test_what_watches_a_parameter_sees_its_gradient() -> None:
     plain = network()
     module, recorder = recorded(plain)
@@ -420,15 +405,6 @@ def test_statistics_of_batches_without_gradients_in_turn_with_evaluation() -> No
     check_states(module, plain)
 
 
-def test_frozen_stages_have_no_gradient() -> None:
-    plain = network(frozen_stages=2)
-    module, recorder = recorded(plain)
-    assert learn(module, 4, 'cpu') == pytest.approx(learn(plain, 4, 'cpu'), rel=1e-4)
-    assert recorder.replayed
-    check_states(module, plain)
-    assert module.patch_embed1.proj.weight.grad is None
-
-
 def test_what_cannot_be_recorded_runs_as_usual() -> None:
     plain = network().eval()
     module, recorder = recorded(plain, max_shapes=1, warmup=1)
@@ -443,6 +419,9 @@ def test_what_cannot_be_recorded_runs_as_usual() -> None:
         with FlopCounterMode(display=False) as flops:
             module(images(0))
         assert flops.get_total_flops() > 0
+        # A compiler.
+        compiled = torch.compile(module, backend='eager', fullgraph=True)
+        check(compiled(images(0)), plain(images(0)))
         # A hook on a layer.
         seen = []
         handle = module.blocks3[0].attn.register_forward_hook(lambda *_: seen.append(1))

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.hooks import Hook
+from torch import nn
 
-from ..optim.bfloat16 import find_module
 from ..registry import HOOKS, register
+from .modules import ModulesHook
 
 
 @register(HOOKS)
-class CompileHook(Hook):
+class CompileHook(ModulesHook):
     """Compile named modules before training, validation or testing begins.
 
     mmengine's own ``compile`` setting compiles a method of the whole model, which breaks into many
@@ -30,14 +30,8 @@ class CompileHook(Hook):
     """
 
     def __init__(self, modules: Sequence[str] = ('backbone',), **options) -> None:
-        self.modules = tuple(modules)
-        self.options = {'fullgraph': True, **options}
+        super().__init__(modules, **{'fullgraph': True, **options})
 
-    def before_run(self, runner) -> None:
-        """Compile.
-
-        Raises:
-            ValueError: See the class.
-        """
-        for module in [find_module(runner.model, name) for name in self.modules]:
-            module.compile(**self.options)
+    def change(self, module: nn.Module) -> None:
+        """Compile one module."""
+        module.compile(**self.options)

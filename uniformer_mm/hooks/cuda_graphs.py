@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mmengine.hooks import Hook
+from torch import nn
 
 from ..models.cuda_graphs import use_cuda_graphs
-from ..optim.bfloat16 import find_module
 from ..registry import HOOKS, register
+from .modules import ModulesHook
 
 
 @register(HOOKS)
-class CudaGraphHook(Hook):
+class CudaGraphHook(ModulesHook):
     """Record the passes of named modules as CUDA graphs and replay them.
 
     For recipes whose batches have one size (classification, crops, pose, clips): the host starts a
@@ -29,15 +27,6 @@ class CudaGraphHook(Hook):
             be recorded.
     """
 
-    def __init__(self, modules: Sequence[str] = ('backbone',), **options) -> None:
-        self.modules = tuple(modules)
-        self.options = options
-
-    def before_run(self, runner) -> None:
-        """Switch recording on.
-
-        Raises:
-            ValueError: See the class.
-        """
-        for module in [find_module(runner.model, name) for name in self.modules]:
-            use_cuda_graphs(module, **self.options)
+    def change(self, module: nn.Module) -> None:
+        """Switch recording on for one module."""
+        use_cuda_graphs(module, **self.options)

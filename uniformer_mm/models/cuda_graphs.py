@@ -27,15 +27,8 @@ from .recordings import CudaRecorder, Inference, Recorder, Training
 
 # How often a recording is made anew because something moved, before its shape is left alone.
 MAX_RESTARTS = 4
-
-
-def fsdp_types() -> tuple[type, ...]:
-    """Wrappers of sharded modules."""
-    if not torch.distributed.is_available():
-        return ()
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    return (FullyShardedDataParallel,)
+# The name under which FSDP's wrapper holds what it wraps.
+FSDP_CHILD = '_fsdp_wrapped_module'
 
 
 class _State:
@@ -54,7 +47,7 @@ class _State:
         self.is_collective = any(isinstance(m, nn.SyncBatchNorm) for m in self.norms)
         # Sharded with FSDP: parameters that are gathered between the layers, or views of them.
         self.is_sharded = any(
-            isinstance(m, fsdp_types()) or any(isinstance(v, Tensor) for v in vars(m).values())
+            FSDP_CHILD in m._modules or any(isinstance(v, Tensor) for v in vars(m).values())
             for m in modules
         )
 
@@ -64,10 +57,11 @@ class _State:
         None where recording makes no sense: hooks on layers, sharded or quantised parameters, norms
         that speak to other processes.
         """
-        if self.watched.children_now() != self.children:
+        layers = self.watched.state()
+        if layers is not None and layers[0] != self.children:
             # Other layers have other parameters.
             self._look()
-        layers = self.watched.state()
+            layers = self.watched.state()
         if layers is None or self.is_sharded or (self.is_collective and self.module.training):
             return None
         tensors = [t for held in self.held for t in held.values() if t is not None]
