@@ -32,6 +32,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.models.official import OfficialUniFormer
 from tools.benchmarking import plots
 from tools.benchmarking.measure import describe
 from tools.benchmarking.running import (
@@ -82,7 +83,14 @@ RECIPES = {
     ),
     'cls': Recipe('mmpretrain', 'configs/cls/uniformer_s_in1k.py', 'configs/cls/quickstart.py'),
 }
-VARIANTS = ('reference', 'mmaction2', 'ours', 'ours-fused-adamw', *SPEED_HOOKS)
+VARIANTS = (
+    'reference',
+    'mmaction2',
+    'ours',
+    'ours-unfused-adamw',
+    'ours-autocast-stream',
+    *SPEED_HOOKS,
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--mode', nargs='+', choices=MODES, default=['training'])
     parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'recipe'), default='float32')
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=['reference', 'ours'])
+    parser.add_argument(
+        '--emulate',
+        action='store_true',
+        help='bfloat16 as a GPU computes it, on a processor without such instructions: slow',
+    )
     parser.add_argument('--iterations', type=int, default=10, help='measured steps of a round')
     parser.add_argument('--warmup', type=int, default=2, help='steps before them')
     parser.add_argument('--rounds', type=int, default=3)
@@ -207,6 +220,8 @@ def table(rows: list[Row], title: str) -> Table:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and report."""
     args = parse(arguments)
+    if args.emulate:
+        OfficialUniFormer.autocast_as_on_gpu = True
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     MMLogger.get_current_instance().setLevel('ERROR')
     rows: list[Row] = []

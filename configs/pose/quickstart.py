@@ -56,7 +56,7 @@ epochs = 25
 warmup_iters = 50
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='uniformer_mm.FusedAdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup_iters + 1),

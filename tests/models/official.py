@@ -9,6 +9,7 @@ the released networks' outputs; nothing here imports the network under test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -123,23 +124,25 @@ class SABlock(Block):
 
 
 class WindowBlock(SABlock):
+    """Of clips, which the official code has no windows for, a window holds all frames."""
+
     def __init__(self, window: int, *args) -> None:
         super().__init__(*args)
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.pos_embed(x)
-        shortcut = x.permute(0, 2, 3, 1)
-        B, H, W, C = shortcut.shape
-        w = self.window
+        shortcut = x.movedim(1, -1)
+        B, *frames, H, W, C = shortcut.shape
+        w, T = self.window, math.prod(frames)
         x = nn.functional.pad(self.norm1(shortcut), (0, 0, 0, -W % w, 0, -H % w))
-        rows, cols = x.shape[1] // w, x.shape[2] // w
-        windows = x.view(B, rows, w, cols, w, C).permute(0, 1, 3, 2, 4, 5).contiguous()
-        y = self.attn(windows.view(-1, w * w, C)).view(B, rows, cols, w, w, C)
-        y = y.permute(0, 1, 3, 2, 4, 5).contiguous().view(B, rows * w, cols * w, C)
-        x = shortcut + self.branch('gamma_1', y[:, :H, :W].contiguous())
+        rows, cols = x.shape[-3] // w, x.shape[-2] // w
+        windows = x.view(B, T, rows, w, cols, w, C).permute(0, 2, 4, 1, 3, 5, 6).contiguous()
+        y = self.attn(windows.view(-1, T * w * w, C)).view(B, rows, cols, T, w, w, C)
+        y = y.permute(0, 3, 1, 4, 2, 5, 6).contiguous().view(B, *frames, rows * w, cols * w, C)
+        x = shortcut + self.branch('gamma_1', y[..., :H, :W, :].contiguous())
         x = x + self.branch('gamma_2', self.mlp(self.norm2(x)))
-        return x.permute(0, 3, 1, 2).reshape(B, C, H, W)
+        return x.movedim(-1, 1)
 
 
 class SplitSABlock(SABlock):

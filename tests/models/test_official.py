@@ -39,6 +39,7 @@ VARIANTS = {
     'conv_stem': (2, CONV, {}),
     'hybrid': (2, TINY | {'layer_scale': 0.3}, {'attention': 'hybrid', 'window_size': 3}),
     'clip': (3, TINY, {'patch_kernel_t': 3}),
+    'clip_hybrid': (3, TINY, {'attention': 'hybrid', 'window_size': 3}),
     'light': (2, LIGHT, {}),
     'light_clip': (3, LIGHT | {'layer_scale': 0.3}, {}),
     'clip_divided': (3, CONV | {'layer_scale': 0.3}, {'attention': 'divided'}),

@@ -41,7 +41,7 @@ def read_config(mode: str, data: str, work: str, batch: int, updates: int) -> Co
     cfg.train_dataloader.dataset.pipeline = cfg.test_pipeline
     cfg.optim_wrapper = dict(
         type='OptimWrapper',
-        optimizer=dict(type='AdamW', lr=1e-3, eps=1e-4, weight_decay=5.0),
+        optimizer=dict(type='uniformer_mm.FusedAdamW', lr=1e-3, eps=1e-4, weight_decay=5.0),
         paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
         # Below the norm of these gradients, so that every update is clipped.
         clip_grad=dict(max_norm=0.5),

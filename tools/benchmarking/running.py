@@ -195,8 +195,10 @@ def change_backbone(config: Config, variant: str) -> None:
     elif variant in SPEED_HOOKS:
         hooks = config.get('custom_hooks') or []
         config.custom_hooks = [*hooks, dict(type=SPEED_HOOKS[variant])]
-    elif variant == 'ours-fused-adamw':
-        config.optim_wrapper.optimizer.fused = True
+    elif variant == 'ours-unfused-adamw':
+        config.optim_wrapper.optimizer.fused = False
+    elif variant == 'ours-autocast-stream':
+        ours.residual_dtype = 'autocast'
 
 
 def change_precision(config: Config, dtype: str, float32_modules: tuple[str, ...]) -> None:
@@ -253,7 +255,7 @@ def run(
         recipe: Its row.
         variant: Whose backbone.
         mode: One of :data:`MODES`.
-        args: ``dtype``, ``warmup``, ``iterations``.
+        args: ``dtype``, ``warmup``, ``iterations``, ``emulate``.
         work: An empty folder.
         state: Weights under our names (:func:`common_weights`), so that all runs start alike.
     """
@@ -264,6 +266,8 @@ def run(
 
     def start(runner: Runner) -> None:
         runner.model.load_state_dict(renamed(state, runner.model), strict=True)
+        if args.emulate:
+            runner.model.backbone.cpu_multiplies_bfloat16 = True
         torch.manual_seed(SEED)
 
     clock = Clock(start, args.warmup, args.iterations)

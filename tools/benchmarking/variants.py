@@ -156,8 +156,6 @@ def why_not(variant: str, work: Work, device: str) -> str | None:
         return f'CUDA graphs need a GPU, not {device}'
     if work.attention == 'divided' and task.rank == 2:
         return 'divided attention needs clips'
-    if variant == 'official' and task.rank == 3 and work.attention in ('window', 'hybrid'):
-        return 'the official 3-D network has no windows'
     if variant == 'mmaction2':
         plain = {f.name: f.default for f in fields(arch) if f.name in ('stem', 'layer_scale')}
         if task.rank == 2 or work.attention != 'global':

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizer wrappers, their constructors and sharding, for every toolbox; none is imported."""
+"""Optimizer, its wrappers and their constructors, sharding, for every toolbox; none is imported."""
 
+from .adamw import fused_adamw
 from .bfloat16 import BFloat16OptimWrapper
 from .layer_decay import LayerDecayConstructor
 from .sharding import (
@@ -16,5 +17,6 @@ __all__ = [
     'ShardedAmpOptimWrapper',
     'ShardedBFloat16OptimWrapper',
     'ShardedOptimWrapper',
+    'fused_adamw',
     'wrap_blocks',
 ]

@@ -94,6 +94,15 @@ class ShardedAmpOptimWrapper(_ClipsAcrossRanks, AmpOptimWrapper):
     def __init__(self, *, use_fsdp: bool = True, **kwargs) -> None:
         super().__init__(use_fsdp=use_fsdp, **kwargs)
 
+    def step(self, **kwargs) -> None:
+        """Divide by the loss scale, then step, on all ranks or none.
+
+        Left to itself, a fused optimizer looks for overflows among its own rank's gradients only.
+        """
+        if not self.clip_grad_kwargs:
+            self.loss_scaler.unscale_(self.optimizer)
+        super().step(**kwargs)
+
 
 @register(OPTIM_WRAPPERS)
 class ShardedBFloat16OptimWrapper(_ClipsAcrossRanks, BFloat16OptimWrapper):

@@ -10,7 +10,7 @@ Source: Sense-X/UniFormer @52a0415 image_classification/main.py and run scripts 
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(
-        type='AdamW',
+        type='uniformer_mm.FusedAdamW',
         lr=5e-4 * (8 * 128) / 512,
         betas=(0.9, 0.999),
         eps=1e-8,

@@ -13,7 +13,7 @@ DIFFERS: the average starts from the weights after the first step, theirs from t
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
-        type='AdamW',
+        type='uniformer_mm.FusedAdamW',
         lr=1e-3,
         betas=(0.9, 0.999),
         eps=1e-8,

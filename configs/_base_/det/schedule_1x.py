@@ -11,7 +11,7 @@ Source: Sense-X/UniFormer @52a0415 object_detection (mmdet 2.11, apex O1).
 # DIFFERS: torch autocast instead of apex O1.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='uniformer_mm.FusedAdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
 )
 

@@ -8,7 +8,7 @@ Source: Sense-X/UniFormer @52a0415 pose_estimation/exp (mmpose 0.16).
 # parameter decays, norms and biases too, and gradients are not clipped.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(type='AdamW', betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='uniformer_mm.FusedAdamW', betas=(0.9, 0.999), weight_decay=0.01),
 )
 
 # mmengine's LinearLR reaches its last factor at step end - 1, mmcv 1 after 500 iterations: hence

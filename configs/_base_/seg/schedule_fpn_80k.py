@@ -7,7 +7,9 @@ Source: Sense-X/UniFormer @52a0415 semantic_segmentation/fpn_seg (mmseg 0.13).
 # Every parameter decays, norms and biases too: the recipe has no rule.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2 * 1e-4, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(
+        type='uniformer_mm.FusedAdamW', lr=2 * 1e-4, betas=(0.9, 0.999), weight_decay=1e-4
+    ),
 )
 
 # mmcv 1's warm-up multiplies the already decaying rate, so both schedulers begin at 0. mmengine's

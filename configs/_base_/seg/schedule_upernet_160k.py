@@ -8,7 +8,7 @@ Source: Sense-X/UniFormer @52a0415 semantic_segmentation (mmseg 0.13).
 # BatchNorms are called 'bn' and do decay, as biases and depthwise position kernels do.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='uniformer_mm.FusedAdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
     paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
 )
 

@@ -1,0 +1,193 @@
+#!/usr/bin/env python
+# SPDX-License-Identifier: Apache-2.0
+"""What a GPU would have to read, write and compute for a network, without one.
+
+    python tools/count_work.py --task image dense video --mode inference training
+    python tools/count_work.py --task video --shape 8x32x224x224 --arch base --copy 3.0 --matmul 784
+
+Runs the formulas of GPUs on the CPU, with kernels that do nothing, and adds up the bytes of every
+operator's and kernel's tensors, once per launch, and the operations of products and of depthwise
+convolutions. Two small batches are counted; both grow by the same for each further sample, weights
+aside, so the rest is arithmetic. Beside them stands the time that each takes at a GPU's ceilings:
+the sum of bytes over the copy rate is what bounds these networks. Takes bfloat16 autocast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.models.official import OfficialUniFormer
+from tools.benchmark import shape_of
+from tools.benchmarking.host import as_on_a_gpu
+from tools.benchmarking.measure import CountBytes, describe, outputs, step
+from tools.benchmarking.variants import ATTENTIONS, MODES, TASKS, Work, build, random_state
+from uniformer_mm.submission.writing import write_text
+
+VARIANTS = ('official', 'eager')
+# H100 SXM: matrix products and copies as measured for the project's baseline, multiply-adds of
+# its ordinary cores as its data sheet has them.
+MATMUL_TFLOPS, COPY_TBYTES, FMA_TFLOPS = 784.0, 3.0, 67.0
+GIB, GIGA = 2**30, 1e9
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one network needs for one work.
+
+    Attributes:
+        work: Task, arch, shape, mode.
+        variant: Which network.
+        gib: Read and written.
+        product_gflop: Of matrix products, attention's included.
+        depthwise_gflop: Of depthwise convolutions, which tensor cores do not serve.
+        launches: Of our kernels.
+    """
+
+    work: str
+    variant: str
+    gib: float
+    product_gflop: float
+    depthwise_gflop: float
+    launches: int
+
+    def milliseconds(self, copy: float, matmul: float, fma: float) -> tuple[float, float, float]:
+        """Of bytes, products and depthwise convolutions at ceilings in TB/s and TFLOP/s."""
+        return (
+            self.gib * GIB / copy / GIGA,
+            self.product_gflop / matmul,
+            self.depthwise_gflop / fma,
+        )
+
+
+def depthwise_gflop(network: nn.Module, run: Callable[[], object]) -> float:
+    """Operations of the forward pass of a reference network's grouped convolutions."""
+    total = 0
+
+    def count(layer: nn.Module, inputs: object, y: torch.Tensor) -> None:
+        nonlocal total
+        total += 2 * y.numel() * layer.weight[0].numel()
+
+    kinds = (nn.Conv2d, nn.Conv3d)
+    grouped = [m for m in network.modules() if isinstance(m, kinds) and m.groups > 1]
+    hooks = [layer.register_forward_hook(count) for layer in grouped]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return total / GIGA
+
+
+@contextmanager
+def nothing_launched():
+    """Our formulas of GPUs; a launch leaves memory as it is."""
+    from uniformer_mm.ops.launch import Kernel
+
+    with ExitStack() as stack:
+        stack.enter_context(as_on_a_gpu())
+        stack.enter_context(patch.object(Kernel, '__call__', lambda *arguments: None))
+        yield
+
+
+def moved(variant: str, work: Work) -> tuple[float, int]:
+    """Bytes of one step, and launches of our kernels."""
+    network = build(variant, work, random_state(work))
+    network.cpu_multiplies_bfloat16 = True
+    run = step(network, work.sample('cpu'), work)
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(OfficialUniFormer, 'autocast_as_on_gpu', True))
+        if variant != 'official':
+            stack.enter_context(nothing_launched())
+        run()
+        counter = stack.enter_context(CountBytes().with_kernels())
+        run()
+    return counter.total, counter.launches
+
+
+def computed(work: Work) -> tuple[float, float]:
+    """GFLOP of the products and of the depthwise convolutions of a step of the reference."""
+    network, x = build('official', work, random_state(work)), work.sample('cpu')
+    with FlopCounterMode(display=False) as counter:
+        outputs(network, x, 'float32')
+    depthwise = depthwise_gflop(network, lambda: outputs(network, x, 'float32'))
+    times = 3 if work.mode == 'training' else 1
+    return times * (counter.get_total_flops() / GIGA - depthwise), times * depthwise
+
+
+def count(work: Work, variants: list[str]) -> list[Count]:
+    """Both networks for one work, from batches of two and three; one alone needs fewer copies."""
+    batch, *size = work.shape
+    one, two, three = (
+        Work(work.arch, work.task, work.attention, (n, *size), work.dtype, work.mode)
+        for n in (1, 2, 3)
+    )
+    products, depthwise = computed(one)
+    counts = []
+    for variant in variants:
+        (first, launches), (second, _) = moved(variant, two), moved(variant, three)
+        gib = (first + (batch - 2) * (second - first)) / GIB
+        counts.append(Count(str(work), variant, gib, batch * products, batch * depthwise, launches))
+    return counts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--arch', nargs='+', default=['small'])
+    parser.add_argument('--task', nargs='+', choices=TASKS, default=['image', 'dense', 'video'])
+    parser.add_argument('--attention', nargs='+', choices=ATTENTIONS, help="default: the task's")
+    parser.add_argument('--shape', help="default: the task's for a GPU")
+    parser.add_argument('--mode', nargs='+', choices=MODES, default=['inference', 'training'])
+    parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument('--copy', type=float, default=COPY_TBYTES, help='TB/s, both directions')
+    parser.add_argument('--matmul', type=float, default=MATMUL_TFLOPS, help='TFLOP/s, bfloat16')
+    parser.add_argument('--fma', type=float, default=FMA_TFLOPS, help='TFLOP/s, float32')
+    parser.add_argument('--json', type=Path)
+    args = parser.parse_args(arguments)
+    table = Table('work', 'network', 'GiB', 'GFLOP', 'depthwise', 'our launches')
+    for name in ('bytes, ms', 'products, ms', 'depthwise, ms'):
+        table.add_column(name, justify='right')
+    counts = []
+    for arch in args.arch:
+        for name in args.task:
+            task = TASKS[name]
+            shape = shape_of(args.shape, task.rank) if args.shape else task.cuda_shape
+            for attention in args.attention or [task.attention]:
+                for mode in args.mode:
+                    work = Work(arch, name, attention, shape, 'bfloat16', mode)
+                    counts += count(work, args.variant)
+    for row in counts:
+        times = row.milliseconds(args.copy, args.matmul, args.fma)
+        table.add_row(
+            row.work,
+            row.variant,
+            f'{row.gib:.1f}',
+            f'{row.product_gflop:.0f}',
+            f'{row.depthwise_gflop:.0f}',
+            str(row.launches),
+            *(f'{ms:.1f}' for ms in times),
+        )
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
+    console.print(table)
+    console.print(f'at {args.copy} TB/s, {args.matmul:.0f} and {args.fma:.0f} TFLOP/s')
+    console.print('counted on ' + describe('cpu', torch.get_num_threads()))
+    if args.json:
+        write_text(args.json, json.dumps([asdict(row) for row in counts], indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
