@@ -5,11 +5,10 @@
     python tools/count_work.py --task image dense video --mode inference training
     python tools/count_work.py --task video --shape 8x32x224x224 --arch base --copy 3.0 --matmul 784
 
-Runs the formulas of GPUs on the CPU, with kernels that do nothing, and adds up the bytes of every
-operator's and kernel's tensors, once per launch, and the operations of products and of depthwise
-convolutions. Two small batches are counted; both grow by the same for each further sample, weights
-aside, so the rest is arithmetic. Beside them stands the time that each takes at a GPU's ceilings:
-the sum of bytes over the copy rate is what bounds these networks. Takes bfloat16 autocast.
+Runs the formulas of GPUs on tensors without memory, with kernels that do nothing, and adds up the
+bytes of every operator's and kernel's tensors, once per call, and the operations of products and of
+depthwise convolutions. Beside them stands the time that each takes at a GPU's ceilings: the sum of
+bytes over the copy rate is what bounds these networks. Under bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.models.official import OfficialUniFormer
 from tools.benchmark import shape_of
 from tools.benchmarking.host import as_on_a_gpu
-from tools.benchmarking.measure import CountBytes, describe, outputs, step
+from tools.benchmarking.measure import describe, moved_bytes, step
 from tools.benchmarking.variants import ATTENTIONS, MODES, TASKS, Work, build, random_state
 from uniformer_mm.submission.writing import write_text
 
@@ -55,7 +55,6 @@ class Count:
         gib: Read and written.
         product_gflop: Of matrix products, attention's included.
         depthwise_gflop: Of depthwise convolutions, which tensor cores do not serve.
-        launches: Of our kernels.
     """
 
     work: str
@@ -63,7 +62,6 @@ class Count:
     gib: float
     product_gflop: float
     depthwise_gflop: float
-    launches: int
 
     def milliseconds(self, copy: float, matmul: float, fma: float) -> tuple[float, float, float]:
         """Of bytes, products and depthwise convolutions at ceilings in TB/s and TFLOP/s."""
@@ -92,55 +90,56 @@ def depthwise_gflop(network: nn.Module, run: Callable[[], object]) -> float:
 
 
 @contextmanager
-def nothing_launched():
-    """Our formulas of GPUs; a launch leaves memory as it is."""
+def formulas_of_a_gpu() -> Iterator[None]:
+    """As on a GPU, for tensors without memory; a launch does nothing."""
+    from uniformer_mm.models import attention, layers, prepared
     from uniformer_mm.ops.launch import Kernel
+
+    padding_tokens = attention.padding_tokens
+
+    def with_memory(*arguments: object) -> torch.Tensor:
+        with unset_fake_temporarily():
+            return padding_tokens(*arguments)
 
     with ExitStack() as stack:
         stack.enter_context(as_on_a_gpu())
+        stack.enter_context(patch.object(attention, 'padding_tokens', with_memory))
         stack.enter_context(patch.object(Kernel, '__call__', lambda *arguments: None))
+        for module in (layers, prepared):
+            stack.enter_context(patch.object(module, 'runs', lambda x: True))
         yield
 
 
-def moved(variant: str, work: Work) -> tuple[float, int]:
-    """Bytes of one step, and launches of our kernels."""
+def moved_gib(variant: str, work: Work) -> float:
+    """What one step reads and writes."""
     network = build(variant, work, random_state(work))
     network.cpu_multiplies_bfloat16 = True
-    run = step(network, work.sample('cpu'), work)
     with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(patch.object(OfficialUniFormer, 'autocast_as_on_gpu', True))
         if variant != 'official':
-            stack.enter_context(nothing_launched())
+            stack.enter_context(formulas_of_a_gpu())
+        run = step(network, work.sample('cpu'), work)
         run()
-        counter = stack.enter_context(CountBytes().with_kernels())
-        run()
-    return counter.total, counter.launches
+        return moved_bytes(run) / GIB
 
 
-def computed(work: Work) -> tuple[float, float]:
-    """GFLOP of the products and of the depthwise convolutions of a step of the reference."""
-    network, x = build('official', work, random_state(work)), work.sample('cpu')
-    with FlopCounterMode(display=False) as counter:
-        outputs(network, x, 'float32')
-    depthwise = depthwise_gflop(network, lambda: outputs(network, x, 'float32'))
+def computed_gflop(work: Work) -> tuple[float, float]:
+    """Of the products, and of the depthwise convolutions, of a step of the reference."""
+    network = build('official', work, random_state(work))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = work.sample('cpu')
+        with FlopCounterMode(display=False) as counter:
+            network.eval()(x)
+        depthwise = depthwise_gflop(network, lambda: network(x))
     times = 3 if work.mode == 'training' else 1
     return times * (counter.get_total_flops() / GIGA - depthwise), times * depthwise
 
 
 def count(work: Work, variants: list[str]) -> list[Count]:
-    """Both networks for one work, from batches of two and three; one alone needs fewer copies."""
-    batch, *size = work.shape
-    one, two, three = (
-        Work(work.arch, work.task, work.attention, (n, *size), work.dtype, work.mode)
-        for n in (1, 2, 3)
-    )
-    products, depthwise = computed(one)
-    counts = []
-    for variant in variants:
-        (first, launches), (second, _) = moved(variant, two), moved(variant, three)
-        gib = (first + (batch - 2) * (second - first)) / GIB
-        counts.append(Count(str(work), variant, gib, batch * products, batch * depthwise, launches))
-    return counts
+    """The networks for one work."""
+    computed = computed_gflop(work)
+    return [Count(str(work), variant, moved_gib(variant, work), *computed) for variant in variants]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -157,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--fma', type=float, default=FMA_TFLOPS, help='TFLOP/s, float32')
     parser.add_argument('--json', type=Path)
     args = parser.parse_args(arguments)
-    table = Table('work', 'network', 'GiB', 'GFLOP', 'depthwise', 'our launches')
+    table = Table('work', 'network', 'GiB', 'GFLOP', 'depthwise')
     for name in ('bytes, ms', 'products, ms', 'depthwise, ms'):
         table.add_column(name, justify='right')
     counts = []
@@ -177,7 +176,6 @@ def main(arguments: list[str] | None = None) -> int:
             f'{row.gib:.1f}',
             f'{row.product_gflop:.0f}',
             f'{row.depthwise_gflop:.0f}',
-            str(row.launches),
             *(f'{ms:.1f}' for ms in times),
         )
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)

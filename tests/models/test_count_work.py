@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip('triton', reason='the package triton is not installed')
 
+from tests.models.official import OfficialUniFormer
 from tools import count_work
-from tools.benchmarking.variants import Work
+from tools.benchmarking.host import as_on_a_gpu
+from tools.benchmarking.measure import moved_bytes, step
+from tools.benchmarking.variants import Work, build, random_state
 from uniformer_mm.models import ARCHS
 from uniformer_mm.ops.launch import Kernel
 
 IMAGE = Work('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
+# A map of 5 x 4 tokens in stage 3 does not fill its window.
+WINDOWS = Work('tiny', 'dense', 'window', (2, 80, 64), 'bfloat16', 'inference')
 CLIP = Work('tiny', 'video', 'global', (1, 4, 64, 64), 'bfloat16', 'training')
 
 
@@ -34,22 +39,29 @@ def depthwise_by_hand(work: Work) -> float:
 
 @pytest.mark.parametrize('work', [IMAGE, CLIP], ids=['image', 'clip'])
 def test_depthwise_operations_are_those_of_their_taps(work: Work) -> None:
-    _, depthwise = count_work.computed(replace(work, shape=(1, *work.shape[1:])))
-    assert work.shape[0] * depthwise == pytest.approx(depthwise_by_hand(work))
+    _, depthwise = count_work.computed_gflop(work)
+    assert depthwise == pytest.approx(depthwise_by_hand(work))
 
 
-def test_larger_batches_are_counted_from_small_ones() -> None:
-    counts = {row.variant: row for row in count_work.count(IMAGE, ['official', 'eager'])}
-    for variant, row in counts.items():
-        total, launches = count_work.moved(variant, IMAGE)
-        assert row.gib * 2**30 == pytest.approx(total, rel=1e-6)
-        assert row.launches == launches
-    assert counts['official'].launches == 0 < counts['eager'].launches
-    assert counts['eager'].gib < counts['official'].gib
+@pytest.mark.parametrize('work', [IMAGE, WINDOWS, CLIP], ids=['image', 'windows', 'clip'])
+def test_bytes_are_those_of_a_pass_with_memory(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the partial sums of operators that the fake pass counts from outside."""
+    counts = {row.variant: row.gib for row in count_work.count(work, ['official', 'eager'])}
+    assert counts['eager'] < counts['official']
+    monkeypatch.setattr(OfficialUniFormer, 'autocast_as_on_gpu', True)
+    for variant, gib in counts.items():
+        network = build(variant, work, random_state(work))
+        network.cpu_multiplies_bfloat16 = True
+        run = step(network, work.sample('cpu'), work)
+        with as_on_a_gpu() if variant == 'eager' else nullcontext(), monkeypatch.context() as patch:
+            patch.setattr(Kernel, '__call__', lambda *arguments: None)
+            run()
+            real = moved_bytes(run) / 2**30
+        assert gib == pytest.approx(real, rel=0.02), variant
 
 
 def test_ceilings_turn_into_time() -> None:
-    row = count_work.Count('work', 'eager', 1000.0, 500.0, 30.0, 1)
+    row = count_work.Count('work', 'eager', 1000.0, 500.0, 30.0)
     assert row.milliseconds(copy=2.0, matmul=250.0, fma=10.0) == (
         pytest.approx(1000 * 2**30 / 2e12 * 1e3),
         pytest.approx(500e9 / 250e12 * 1e3),

@@ -42,6 +42,7 @@ _VIEWS = {
     'as_strided',
     'alias',
     'detach',
+    'device',
     'unfold',
     'unbind',
     'empty',
