@@ -2,6 +2,7 @@
 """How far bfloat16 autocast moves each network's maps, beside what it does to the reference's.
 
 ``python tools/benchmark_numerics.py`` (all archs of both ranks), ``--arch small base --rank 3``
+``python tools/benchmark_numerics.py --gelu`` (a GELU before and after rounding)
 
 An error is the relative distance of all maps under autocast from the same network's float32 maps,
 for random weights and inputs. The reference keeps a float32 residual stream, as autocast on a GPU
@@ -11,6 +12,7 @@ gives it. A processor without bfloat16 instructions computes the same numbers, s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -21,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,10 +31,12 @@ from tests.models.official import OfficialUniFormer
 from tools.benchmarking.measure import describe, outputs
 from tools.benchmarking.variants import TASKS, Work, build, random_state
 from uniformer_mm.models.arch import available_archs
+from uniformer_mm.models.fused_norm import HALF
 from uniformer_mm.submission.writing import write_text
 
 TASK_OF_RANK = {2: 'image', 3: 'video'}
 SIZES = {2: (2, 224, 224), 3: (1, 8, 112, 112)}
+DEVIATIONS = (0.3, 1.0, 2.0, 4.0)
 OURS = {'float32': 'eager', 'autocast': 'eager-autocast-stream'}
 
 
@@ -71,6 +76,28 @@ def measure(arch: str, rank: int, device: str) -> Row:
     return Row(arch, rank, found.pop('reference'), found)
 
 
+def gelu_errors(deviation: float, dtype: torch.dtype, count: int = 2_000_000) -> tuple[float, ...]:
+    """Relative errors of a GELU of normal numbers, of which a product's sums are an example.
+
+    Args:
+        deviation: Theirs.
+        dtype: A half precision.
+        count: How many.
+
+    Returns:
+        Of the exact GELU of numbers that were rounded first, and of the tanh GELU of numbers that
+        were not; both results are rounded.
+    """
+    draw = torch.Generator().manual_seed(0)
+    h = torch.randn(count, generator=draw, dtype=torch.float64) * deviation
+    exact = F.gelu(h)
+    after = F.gelu(h.to(dtype).float()).to(dtype)
+    before = F.gelu(h.float(), approximate='tanh').to(dtype)
+    return tuple(
+        float((y - exact).norm() / exact.norm()) for y in (after.double(), before.double())
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,7 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--rank', nargs='+', type=int, choices=(2, 3), default=[2, 3])
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--json', type=Path)
+    parser.add_argument('--gelu', action='store_true', help='a GELU before and after rounding')
     args = parser.parse_args(arguments)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    if args.gelu:
+        table = Table('deviation', 'dtype', 'exact, after rounding', 'tanh, before rounding')
+        for deviation, dtype in itertools.product(DEVIATIONS, HALF):
+            errors = gelu_errors(deviation, dtype)
+            table.add_row(str(deviation), str(dtype), *(f'{error:.2e}' for error in errors))
+        console.print(table)
+        return 0
     OfficialUniFormer.autocast_as_on_gpu = True
     table = Table('network', 'reference', *(f'ours, {s} stream' for s in OURS), 'ratios')
     rows = []
@@ -93,7 +129,6 @@ def main(arguments: list[str] | None = None) -> int:
                 *(f'{value:.2e}' for value in errors),
                 ', '.join(f'{ratio:.2f}' for ratio in ratios),
             )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for stream in OURS:
         ratios = [row.ours[stream] / row.reference for row in rows]

@@ -15,9 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from ..ops import rows
 from .functional import patch_view
-from .functional import patches as plain_patches
 from .fused import Gradients, run
 from .fused_norm import as_rows, product_dtype
+
+# Axes of a clip's kernel, and where a view of patches has the time taps.
+CLIP_AXES, TIME_TAP = 3, 4
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -45,33 +47,64 @@ class _LayerNorm(torch.autograd.Function):
 
 
 class _Patches(torch.autograd.Function):
-    """Patches that do not overlap, in another dtype."""
+    """Patches in another dtype; in time they may overlap and reach beyond the clip."""
 
     @staticmethod
-    def forward(ctx: Any, x_BSC: Tensor, kernel: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        ctx.shape, ctx.kernel, ctx.dtype = x_BSC.shape, kernel, x_BSC.dtype
-        view = patch_view(x_BSC, kernel, kernel)
+    def forward(
+        ctx: Any,
+        x_BSC: Tensor,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pad_t: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.shape, ctx.dtype, ctx.geometry = x_BSC.shape, x_BSC.dtype, (kernel, stride, pad_t)
+        view = patch_view(_padded(x_BSC, pad_t, dtype) if pad_t else x_BSC, kernel, stride)
         copy = torch.empty(view.shape, dtype=dtype, device=x_BSC.device).copy_(view)
         return copy.flatten(len(kernel) + 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BSK: Tensor) -> Gradients:
-        whole = all(n % k == 0 for n, k in zip(ctx.shape[1:-1], ctx.kernel, strict=True))
-        make = torch.empty if whole else torch.zeros
-        x_grad_BSC = make(ctx.shape, dtype=ctx.dtype, device=grad_BSK.device)
-        view = patch_view(x_grad_BSC, ctx.kernel, ctx.kernel)
-        view.copy_(grad_BSK.reshape(view.shape))
-        return x_grad_BSC, None, None
+        kernel, stride, pad_t = ctx.geometry
+        B, frames, *rest = ctx.shape
+        apart = kernel == stride
+        whole = apart and all(n % k == 0 for n, k in zip(ctx.shape[1:-1], kernel, strict=True))
+        x_grad_BSC = (torch.empty if whole else torch.zeros)(
+            (B, frames + 2 * pad_t, *rest), dtype=ctx.dtype, device=grad_BSK.device
+        )
+        view = patch_view(x_grad_BSC, kernel, stride)
+        grad = grad_BSK.reshape(view.shape)
+        if apart:
+            view.copy_(grad)
+        else:
+            # One time tap after the other: the patches of one do not overlap.
+            for into, tap in zip(view.unbind(TIME_TAP), grad.unbind(TIME_TAP), strict=True):
+                into.add_(tap)
+        return x_grad_BSC[:, pad_t : pad_t + frames], None, None, None, None
+
+
+def _padded(x_BTHWC: Tensor, pad_t: int, dtype: torch.dtype) -> Tensor:
+    """A clip between ``pad_t`` frames of zeros on either side, in another dtype."""
+    B, T, H, W, C = x_BTHWC.shape
+    padded = T + 2 * pad_t
+    # Maps have their channels last in memory, clips as they come first: copies keep that.
+    if x_BTHWC.is_contiguous():
+        y_BTHWC = x_BTHWC.new_empty((B, padded, H, W, C), dtype=dtype)
+    else:
+        y_BTHWC = x_BTHWC.new_empty((B, C, padded, H, W), dtype=dtype).movedim(1, -1)
+    y_BTHWC[:, :pad_t].zero_()
+    y_BTHWC[:, T + pad_t :].zero_()
+    y_BTHWC[:, pad_t : T + pad_t].copy_(x_BTHWC)
+    return y_BTHWC
 
 
 def patches(
     x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
     """See ``functional.py``; in the dtype of the products."""
-    if kernel == stride and not any(padding):
-        return run(_Patches, x_BSC, kernel, product_dtype(x_BSC))
-    return plain_patches(x_BSC, kernel, stride, padding)
+    pad_t = padding[0] if len(kernel) == CLIP_AXES else 0
+    return run(_Patches, x_BSC, kernel, stride, pad_t, product_dtype(x_BSC))
 
 
 def layer_norm(norm: nn.LayerNorm, x_BSC: Tensor, dtype: torch.dtype) -> Tensor:
