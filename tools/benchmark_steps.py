@@ -23,6 +23,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config, DictAction
@@ -139,7 +140,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--json', type=Path)
     parser.add_argument('--curve', type=Path, help='picture of the losses of the first round')
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.emulate and (args.dtype != 'bfloat16' or 'mmaction2' in args.variant):
+        parser.error("--emulate is for --dtype bfloat16, and mmaction2's network cannot do it")
+    return args
 
 
 def settings(recipe: Recipe, args: argparse.Namespace, data: Path, synthetic: bool) -> Config:
@@ -220,12 +224,11 @@ def table(rows: list[Row], title: str) -> Table:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and report."""
     args = parse(arguments)
-    if args.emulate:
-        OfficialUniFormer.autocast_as_on_gpu = True
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     MMLogger.get_current_instance().setLevel('ERROR')
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
+    emulation = patch.object(OfficialUniFormer, 'autocast_as_on_gpu', args.emulate)
+    with tempfile.TemporaryDirectory() as folder, emulation:
         root = os.environ.get('UNIFORMER_DATA')
         if root is None:
             make_data(folder, tasks=args.task)

@@ -17,7 +17,7 @@ from mmengine.registry import Registry
 
 SCOPE = 'uniformer_mm'
 
-T = TypeVar('T', bound=Callable)
+T = TypeVar('T')
 
 
 def _child(parent: Registry, *locations: str) -> Registry:
@@ -40,23 +40,22 @@ LOOPS = _child(root.LOOPS, 'uniformer_mm.evaluation')
 METRICS = _child(root.METRICS, 'uniformer_mm.evaluation', 'uniformer_mm.submission.label_maps')
 
 
-def register(registry: Registry, name: str | None = None) -> Callable[[T], T]:
-    """Decorator of a class or function: registers in ``registry`` and in its root.
+def register(registry: Registry) -> Callable[[type[T]], type[T]]:
+    """Class decorator: registers in ``registry`` (scope ``uniformer_mm``) and in its root.
 
     Args:
         registry: One of this module's child registries.
-        name: Under which; the object's own by default.
 
     Returns:
-        The decorator, which hands the object back unchanged.
+        The decorator, which hands the class back unchanged.
 
     Raises:
         KeyError: From mmengine, if the name is taken in either registry.
     """
 
-    def decorate(built: T) -> T:
-        registry.register_module(name=name, module=built)
-        registry.parent.register_module(name=name, module=built)
-        return built
+    def decorate(cls: type[T]) -> type[T]:
+        registry.register_module(module=cls)
+        registry.parent.register_module(module=cls)
+        return cls
 
     return decorate

@@ -3,7 +3,8 @@
 
 mmengine's FlexibleRunner; every block of the backbone is one unit, the rest of the model the last.
 Checkpoints are whole ('full'), so they test and convert as any other. Not for mmpose, whose
-tools/train.py knows no ``runner_type``. See docs/scale.md.
+tools/train.py knows no ``runner_type``. In fp16 the leaf's optimizer wrapper must be
+``uniformer_mm.ShardedAmpOptimWrapper``. See docs/scale.md.
 """
 
 runner_type = 'FlexibleRunner'

@@ -9,7 +9,6 @@ moments. Not run on GPUs here; the same strategy runs on two CPU processes in te
 
 _base_ = ['./mask_rcnn_uniformer_b.py', '../_base_/fsdp.py']
 
-# FSDPStrategy turns on the sharded loss scaler of AmpOptimWrapper by itself.
 model = dict(backbone=dict(with_cp=(0, 0, 20, 0)))
 # Divides by the loss scale where all GPUs see each other's overflows.
 optim_wrapper = dict(type='uniformer_mm.ShardedAmpOptimWrapper')

@@ -12,6 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
+from uniformer_mm.optim import FusedAdamW
 from uniformer_mm.recipes import find_recipe
 from uniformer_mm.recipes.accumulation import accumulate
 
@@ -76,7 +77,7 @@ def test_parameter_groups_follow_the_official_rule(leaf):
         )
         for name, p in model(leaf).named_parameters()
     }
-    assert type(optimizer) is torch.optim.AdamW
+    assert type(optimizer) is FusedAdamW
     assert found == expected
 
 

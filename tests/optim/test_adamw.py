@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine._strategy.fsdp import FSDPStrategy
+from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import nn
 
-from uniformer_mm.optim import adamw, fused_adamw
+from uniformer_mm.optim import FusedAdamW, adamw
 from uniformer_mm.optim.sharding import ShardedAmpOptimWrapper
+from uniformer_mm.optim.strategy import ResumableFSDPStrategy
 
 LR, BETAS, EPS, DECAYS, STEPS = 0.03, (0.8, 0.95), 1e-6, (0.1, 0.0), 5
 TORCH = tuple(int(part) for part in torch.__version__.split('.')[:2])
@@ -57,7 +59,7 @@ def test_the_update_is_adamw_s(has_kernel: bool, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(adamw, '_device_has_kernel', lambda device: False)
     params = parameters()
     wanted = [by_hand(p, gradients(p.shape), d) for p, d in zip(params, DECAYS, strict=True)]
-    optimizer = fused_adamw(grouped(params), lr=LR, betas=BETAS, eps=EPS)
+    optimizer = FusedAdamW(grouped(params), lr=LR, betas=BETAS, eps=EPS)
     assert bool(optimizer.param_groups[0]['fused']) == (has_kernel and TORCH >= (2, 4))
     stepped(optimizer, params, range(STEPS))
     for p, want in zip(params, wanted, strict=True):
@@ -66,13 +68,13 @@ def test_the_update_is_adamw_s(has_kernel: bool, monkeypatch: pytest.MonkeyPatch
 
 @fused_on_a_cpu
 def test_plain_parameters_and_lists_of_them_are_fused() -> None:
-    assert fused_adamw(iter(parameters())).defaults['fused']
-    assert fused_adamw([dict(params=parameters()), dict(params=parameters()[0])]).defaults['fused']
+    assert FusedAdamW(iter(parameters())).defaults['fused']
+    assert FusedAdamW([dict(params=parameters()), dict(params=parameters()[0])]).defaults['fused']
 
 
 @pytest.mark.parametrize('choice', [dict(fused=False), dict(foreach=True), dict(capturable=True)])
 def test_another_choice_is_the_user_s(choice: dict) -> None:
-    group = fused_adamw(parameters(), **choice).param_groups[0]
+    group = FusedAdamW(parameters(), **choice).param_groups[0]
     assert not group['fused']
     assert {name: group[name] for name in choice} == choice
 
@@ -81,7 +83,7 @@ def test_what_no_kernel_takes_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> N
     assert not adamw.has_fused_kernel([torch.zeros(2, dtype=torch.complex64)])
     elsewhere = nn.Parameter(torch.zeros(3, device='meta'))
     monkeypatch.setattr(adamw, '_device_has_kernel', lambda device: device.type == 'cpu')
-    assert not fused_adamw([*parameters(), elsewhere]).defaults['fused'], 'all or none'
+    assert not FusedAdamW([*parameters(), elsewhere]).defaults['fused'], 'all or none'
 
 
 @pytest.mark.parametrize(
@@ -95,23 +97,38 @@ def test_builds_from_configs_of_every_toolbox(scope: str) -> None:
             nn.Linear(2, 3), dict(wrapper, paramwise_cfg=dict(bias_decay_mult=0.0))
         )
     for built in (plain, ruled):
-        assert type(built.optimizer) is torch.optim.AdamW
+        assert type(built.optimizer) is FusedAdamW
         assert built.optimizer.param_groups[0]['lr'] == LR
-    assert OPTIMIZERS.get('FusedAdamW') is fused_adamw
+    assert OPTIMIZERS.get('FusedAdamW') is FusedAdamW
 
 
-@pytest.mark.parametrize(('first', 'then'), [(True, False), (False, True)])
+FORMS = {'fused': {}, 'unfused': {'fused': False}, 'foreach': {'foreach': True}}
+
+
+@pytest.mark.parametrize('then', ['fused', 'unfused'])
+@pytest.mark.parametrize('first', [*FORMS, 'torch'])
 @fused_on_a_cpu
-def test_runs_go_on_from_the_other_form_s_checkpoint(first: bool, then: bool) -> None:
-    params, plain = parameters(), {'fused': False}
+def test_a_run_goes_on_in_its_own_form_from_any_checkpoint(first: str, then: str) -> None:
+    params = parameters()
     wanted = [by_hand(p, gradients(p.shape), d) for p, d in zip(params, DECAYS, strict=True)]
-    before, after = (
-        fused_adamw(grouped(params), lr=LR, betas=BETAS, eps=EPS, **({} if fused else plain))
-        for fused in (first, then)
+    options = dict(lr=LR, betas=BETAS, eps=EPS)
+    before = (
+        torch.optim.AdamW(grouped(params), **options)
+        if first == 'torch'
+        else FusedAdamW(grouped(params), **options, **FORMS[first])
     )
+    after = FusedAdamW(grouped(params), **options, **FORMS[then])
     stepped(before, params, range(2))
     after.load_state_dict(before.state_dict())
-    stepped(after, params, range(2, STEPS))
+    assert {group['fused'] for group in after.param_groups} == {then == 'fused'}
+    # A loss scaler asks the optimizer for its form once, and torch's forms refuse another's.
+    scaler = torch.amp.GradScaler('cpu', init_scale=1.0)
+    scaler.scale(params[0].sum())
+    for step in range(2, STEPS):
+        for p in params:
+            p.grad = gradients(p.shape)[step]
+        scaler.step(after)
+        scaler.update()
     for p, want in zip(params, wanted, strict=True):
         torch.testing.assert_close(p.double(), want, rtol=1e-5, atol=1e-6)
 
@@ -138,8 +155,18 @@ def test_sharded_fp16_looks_for_overflows_before_the_optimizer_does(
     params = parameters()
     monkeypatch.setattr(ShardedAmpOptimWrapper, '__init__', lambda self: None)
     wrapper = ShardedAmpOptimWrapper()
-    wrapper.optimizer, wrapper.loss_scaler = fused_adamw(params), Scaler()
+    wrapper.optimizer, wrapper.loss_scaler = FusedAdamW(params), Scaler()
     wrapper.clip_grad_kwargs, wrapper._scale_update_param = clip, None
     monkeypatch.setattr(wrapper, '_clip_grad', lambda: calls.append('clip'))
     wrapper.step()
     assert calls == ['unscale', *(['clip'] if clip else []), 'step', 'update']
+
+
+def test_fp16_that_is_not_sharded_is_refused_under_fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = AmpOptimWrapper.__new__(AmpOptimWrapper)
+    monkeypatch.setattr(FSDPStrategy, 'build_optim_wrapper', lambda *arguments: built)
+    strategy = ResumableFSDPStrategy.__new__(ResumableFSDPStrategy)
+    with pytest.raises(ValueError, match=r"'AmpOptimWrapper' lets each GPU decide alone"):
+        strategy.build_optim_wrapper({}, nn.Linear(1, 1))
+    built = ShardedAmpOptimWrapper.__new__(ShardedAmpOptimWrapper)
+    assert strategy.build_optim_wrapper({}, nn.Linear(1, 1)) is built

@@ -66,7 +66,7 @@ def test_nothing_one_dimensional_decays_and_everything_else_does(load, name):
     assert dims['backbone.blocks3.0.gamma_1'] == (1, 0.0)
     assert dims['backbone.blocks1.0.gamma_1'] == (5, 0.05)
     assert dims['backbone.blocks3.1.pos_embed.weight'] == (5, 0.05)
-    assert type(optimizer).__name__ == 'AdamW'
+    assert type(optimizer).__name__ == 'FusedAdamW'
     assert optimizer.defaults['betas'] == (0.9, 0.999)
     assert optimizer.defaults['lr'] == RECIPES[name][0]
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=20, norm_type=2)

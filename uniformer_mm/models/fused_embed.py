@@ -102,7 +102,11 @@ def _padded(x_BTHWC: Tensor, pad_t: int, dtype: torch.dtype) -> Tensor:
 def patches(
     x_BSC: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> Tensor:
-    """See ``functional.py``; in the dtype of the products."""
+    """See ``functional.py``; in the dtype of the products.
+
+    Only in time may patches overlap or reach beyond the map.
+    """
+    assert kernel[-2:] == stride[-2:] and not any(padding[-2:])
     pad_t = padding[0] if len(kernel) == CLIP_AXES else 0
     return run(_Patches, x_BSC, kernel, stride, pad_t, product_dtype(x_BSC))
 

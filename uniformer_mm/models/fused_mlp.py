@@ -130,7 +130,8 @@ def gelu_product(x_NC: Tensor, w_HC: Tensor, b_H: Tensor) -> Tensor:
 
     DIFFERS: in half precision the GELU is the product's own, in its tanh form. It takes sums that
     have not been rounded yet, so that its result is nearer to the exact GELU of the exact sums than
-    the exact GELU of rounded sums is (docs/performance.md), and it costs no pass over the map.
+    the exact GELU of rounded sums is (docs/performance.md), and it costs no pass over the map. So
+    it is where cuBLASLt takes the product; torch rounds first where it does not.
     """
     if x_NC.dtype in HALF:
         return torch._addmm_activation(b_H, x_NC, w_HC.t(), use_gelu=True)

@@ -251,7 +251,7 @@ def normalised(
 
 
 class Mlp(nn.Module):
-    """Two pointwise layers with an exact (erf) GELU between them.
+    """Two pointwise layers with an exact (erf) GELU between them, but see ``gelu_product``.
 
     Args:
         fc1: First layer, C to hidden.

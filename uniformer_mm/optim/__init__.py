@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizer, its wrappers and their constructors, sharding, for every toolbox; none is imported."""
 
-from .adamw import fused_adamw
+from .adamw import FusedAdamW
 from .bfloat16 import BFloat16OptimWrapper
 from .layer_decay import LayerDecayConstructor
 from .sharding import (
@@ -13,10 +13,10 @@ from .sharding import (
 
 __all__ = [
     'BFloat16OptimWrapper',
+    'FusedAdamW',
     'LayerDecayConstructor',
     'ShardedAmpOptimWrapper',
     'ShardedBFloat16OptimWrapper',
     'ShardedOptimWrapper',
-    'fused_adamw',
     'wrap_blocks',
 ]

@@ -15,24 +15,32 @@ from ..registry import OPTIMIZERS, register
 CHOICES = ('fused', 'foreach', 'capturable', 'differentiable')
 
 
-@register(OPTIMIZERS, name='FusedAdamW')
-def fused_adamw(params: Iterable[Tensor] | Iterable[dict], **options) -> AdamW:
+@register(OPTIMIZERS)
+class FusedAdamW(AdamW):
     """torch's ``AdamW``, fused unless told otherwise; elsewhere the framework's usual form.
 
     Without the fused kernel a step launches a dozen kernels for each group of parameters, which
-    costs the host more than the GPU. The same formula; results differ by rounding.
+    costs the host more than the GPU. The same formula; results differ by rounding. Checkpoints are
+    those of ``torch.optim.AdamW``, but the form is that of the run: torch would take it from the
+    file, and one that changes under a loss scaler ends the run.
 
     Args:
         params: Parameters, or groups of them, as for any optimizer.
         **options: Arguments of ``torch.optim.AdamW``. With one of ``fused``, ``foreach``,
             ``capturable``, ``differentiable`` the choice is the caller's, torch's errors included.
-
-    Returns:
-        The optimizer; its checkpoints are those of ``torch.optim.AdamW``.
     """
-    groups = list(params)
-    fused = not any(name in options for name in CHOICES) and has_fused_kernel(groups)
-    return AdamW(groups, **options, **({'fused': True} if fused else {}))
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[dict], **options) -> None:
+        groups = list(params)
+        if not any(name in options for name in CHOICES) and has_fused_kernel(groups):
+            options['fused'] = True
+        super().__init__(groups, **options)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take a checkpoint of any form of AdamW, and go on in one's own."""
+        form = {name: self.defaults[name] for name in CHOICES}
+        groups = [{**group, **form} for group in state_dict['param_groups']]
+        super().load_state_dict({**state_dict, 'param_groups': groups})
 
 
 def has_fused_kernel(groups: list[Tensor] | list[dict]) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from mmengine._strategy.fsdp import FSDPStrategy
 from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..registry import STRATEGIES, register
+from .sharding import ShardedAmpOptimWrapper
 
 # What torch's optimizers save; the rest of a wrapper's state is mmengine's.
 OPTIMIZER_KEYS = ('state', 'param_groups')
@@ -29,6 +31,23 @@ class ResumableFSDPStrategy(FSDPStrategy):
             # it, unless it is there already: then all moments would be saved as the last.
             self.optim_state_dict_config.offload_to_cpu = False
         return super()._wrap_model(model)
+
+    def build_optim_wrapper(
+        self, optim_wrapper: dict | OptimWrapper, model: nn.Module | None = None
+    ) -> OptimWrapper:
+        """As mmengine's.
+
+        Raises:
+            ValueError: An fp16 wrapper that looks for overflows on its own rank only.
+        """
+        built = super().build_optim_wrapper(optim_wrapper, model)
+        if isinstance(built, AmpOptimWrapper) and not isinstance(built, ShardedAmpOptimWrapper):
+            raise ValueError(
+                f'optim_wrapper.type={type(built).__name__!r} lets each GPU decide alone whether a '
+                'step overflowed, so that their parts of the parameters come apart under FSDP; use '
+                "type='uniformer_mm.ShardedAmpOptimWrapper'."
+            )
+        return built
 
     def optim_state_dict(self) -> dict:
         """The whole optimizer state by parameter name, and what else the wrapper keeps."""
