@@ -14,6 +14,7 @@ bytes over the copy rate is what bounds these networks. Under bfloat16 autocast.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--fma', type=float, default=FMA_TFLOPS, help='TFLOP/s, float32')
     parser.add_argument('--json', type=Path)
     args = parser.parse_args(arguments)
+    if 'eager' in args.variant and importlib.util.find_spec('triton') is None:
+        parser.error('our kernels need the package triton; install it, or use --variant official')
     table = Table('work', 'network', 'GiB', 'GFLOP', 'depthwise')
     for name in ('bytes, ms', 'products, ms', 'depthwise, ms'):
         table.add_column(name, justify='right')

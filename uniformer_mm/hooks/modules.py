@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
@@ -11,7 +12,7 @@ from torch import nn
 from ..optim.bfloat16 import find_module
 
 
-class ModulesHook(Hook):
+class ModulesHook(Hook, ABC):
     """Change named modules before training, validation or testing begins.
 
     Args:
@@ -26,9 +27,9 @@ class ModulesHook(Hook):
         self.modules = tuple(modules)
         self.options = options
 
+    @abstractmethod
     def change(self, module: nn.Module) -> None:
         """Change one module."""
-        raise NotImplementedError
 
     def before_run(self, runner) -> None:
         """Change all of them.

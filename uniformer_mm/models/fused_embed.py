@@ -18,8 +18,8 @@ from .functional import patch_view
 from .fused import Gradients, run
 from .fused_norm import as_rows, product_dtype
 
-# Axes of a clip's kernel, and where a view of patches has the time taps.
-CLIP_AXES, TIME_TAP = 3, 4
+# Where a view of a clip's patches has the time taps.
+TIME_TAP = 4
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -107,8 +107,7 @@ def patches(
     Only in time may patches overlap or reach beyond the map.
     """
     assert kernel[-2:] == stride[-2:] and not any(padding[-2:])
-    pad_t = padding[0] if len(kernel) == CLIP_AXES else 0
-    return run(_Patches, x_BSC, kernel, stride, pad_t, product_dtype(x_BSC))
+    return run(_Patches, x_BSC, kernel, stride, max(padding), product_dtype(x_BSC))
 
 
 def layer_norm(norm: nn.LayerNorm, x_BSC: Tensor, dtype: torch.dtype) -> Tensor:
