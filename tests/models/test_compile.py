@@ -99,6 +99,30 @@ def test_one_graph_for_all_sizes(case: str) -> None:
     check_compiled(case, SIDES, dynamic=True, backend=backend)
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_one_row_or_column_of_windows_is_no_program_of_its_own(training: bool) -> None:
+    """As 512 pixels are for windows of 32 tokens. Only a single window is one in a batch of 1."""
+    model = network(2, False, {}, {'attention': 'window', 'window_size': 6}).train(training)
+    torch._dynamo.reset()
+    counters.clear()
+    # Also the gradients, where there are some.
+    backend = 'aot_eager' if training else 'eager'
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+    for batch, side in ((2, (64, 128)), (2, (128, 64)), (3, (64, 96)), (2, (128, 160))):
+        x = torch.randn(batch, 3, *side)
+        results_of = [results(call, x, training) for call in (compiled, model)]
+        for y, z in zip(*results_of, strict=True):
+            torch.testing.assert_close(y, z, rtol=1e-4, atol=1e-4)
+        if training:
+            grads = [
+                torch.autograd.grad(sum(y.square().sum() for y in maps), list(model.parameters()))
+                for maps in results_of
+            ]
+            for found, expected in zip(*grads, strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert counters['stats']['unique_graphs'] == 1
+
+
 @pytest.mark.parametrize('case', [*LIGHT_CASES, 'image_hybrid_eval', 'token_labels_train'])
 def test_one_size_with_all_operators_traced(case: str) -> None:
     check_compiled(case, SIDES[:1], dynamic=False, backend='aot_eager')

@@ -127,6 +127,26 @@ def test_inference_is_replayed(device: str, mode: str) -> None:
 
 
 @devices
+def test_gradients_under_autocast_are_the_engine_s(device: str) -> None:
+    """Which runs outside of it: a product that left autocast alone has float32 gradients."""
+    torch.manual_seed(0)
+    light = dict(depths=(1, 1, 2, 1), stem='conv', keep_ratios=((1, 0.5), (0.5,)))
+    plain = UniFormer2d({**SMALL, **light}).to(device).train()
+    plain.cpu_multiplies_bfloat16 = True
+    module, recorder = recorded(plain)
+    for seed in range(WARMUP + 2):
+        grads = []
+        for one in (module, plain):
+            with torch.autocast(device, torch.bfloat16):
+                loss = loss_of(one(images(seed, device)))
+            grads.append(torch.autograd.grad(loss, list(one.parameters())))
+        for found, expected in zip(*grads, strict=True):
+            # Far below a rounding to bfloat16, 0.004.
+            assert (found - expected).norm() <= 1e-4 * expected.norm() + 1e-7
+    assert recorder.replayed == 2 * 2
+
+
+@devices
 @pytest.mark.parametrize(
     ('rank', 'options'), [(2, {}), (3, {}), (2, {'frozen_stages': 2})], ids=['2d', '3d', 'frozen']
 )

@@ -13,21 +13,25 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.official import OfficialUniFormer
+from tests.models.test_golden import CASES as GOLDEN_CASES
 from tests.models.test_golden import TOLERANCE, build, load_case, relative_errors
-from tests.models.test_layout import saved_bytes
+from tests.models.test_layout import CountCopies, saved_bytes
 from tests.models.test_official import randomise, reference
 from tests.ops.conftest import (
+    INTERPRETED,
     _rounds_as_hardware,  # noqa: F401
     device,  # noqa: F401
     needs_kernels,
 )
-from uniformer_mm.models import UniFormer2d, UniFormer3d, fused_norm
-from uniformer_mm.models.blocks import GlobalBlock, LocalBlock
+from uniformer_mm.models import UniFormer2d, UniFormer3d, fused_norm, prepared
+from uniformer_mm.models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from uniformer_mm.models.fused_mlp import gelu_product
 from uniformer_mm.models.fused_norm import HALF
 
 pytestmark = needs_kernels
 
+# In the interpreter others take minutes.
+GOLDEN = GOLDEN_CASES if torch.cuda.is_available() else ['cls_tiny']
 FRONTS = {2: UniFormer2d, 3: UniFormer3d}
 SHORT = {'depths': (1, 1, 1, 1), 'dims': (8, 8, 16, 16), 'head_dim': 8}
 # Windows of 2 pad a map of 3 columns in stage 3. Channels above 128 keep the hidden map.
@@ -73,6 +77,12 @@ def step(model: nn.Module, x: torch.Tensor, **autocast) -> tuple[list, dict, dic
     grads['input'] = x.grad.double().cpu()
     buffers = {name: buffer.double().cpu() for name, buffer in model.named_buffers()}
     return [y.detach().double().cpu() for y in maps], grads, buffers
+
+
+@pytest.fixture(autouse=True)
+def _exact_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stem of light networks is the framework's."""
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
@@ -133,6 +143,40 @@ def test_maps_that_a_training_step_keeps(device: str) -> None:  # noqa: F811
         assert (units - 1) * unit < kept <= units * unit + rows + 4096
 
 
+BLOCKS = {
+    'local': (lambda: LocalBlock(2, 16, 2), {}, {}),
+    'wide': (lambda: LocalBlock(2, 136, 2), {}, {}),
+    # The gradients of queries, keys and values are joined.
+    'global': (lambda: GlobalBlock(2, 16, 8, 2), {}, {'cat': 1}),
+    # To windows that pad the map, and back.
+    'window': (
+        lambda: GlobalBlock(2, 16, 8, 2, window_size=3),
+        {'index_select': 2},
+        {'index_select': 2, 'cat': 1},
+    ),
+    # Frames become neighbours, and go back.
+    'divided': (lambda: DividedBlock(3, 16, 8, 2), {'clone': 2}, {'clone': 2, 'cat': 2}),
+}
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_no_copies_and_casts_of_maps(block: str, device: str) -> None:  # noqa: F811
+    """In a training step with the default stream, float32, beside products in bfloat16."""
+    torch.manual_seed(0)
+    make, forward, backward = BLOCKS[block]
+    module = make().to(device)
+    batch = 11
+    frames = (2,) * (module.pos_embed.weight.ndim - 4)
+    x_BSC = torch.randn(batch, *frames, 4, 5, module.pos_embed.weight.shape[0], device=device)
+    x_BSC.requires_grad_()
+    with torch.autocast(device, torch.bfloat16), CountCopies(batch) as there:
+        y_BSC = module(x_BSC)
+    cotangent = torch.randn_like(y_BSC)
+    with CountCopies(batch) as back:
+        torch.autograd.grad(y_BSC, [x_BSC, *module.parameters()], cotangent)
+    assert (dict(there.found), dict(back.found)) == (forward, backward)
+
+
 @pytest.mark.parametrize('dims', [SHORT['dims'], (8, 8, 136, 136)], ids=['narrow', 'wide'])
 def test_inference_equals_the_plain_form(
     dims: tuple[int, ...],
@@ -190,8 +234,39 @@ def test_gelu_of_a_product_is_as_exact_as_one_after_it(
     assert 0 < ours <= 1.25 * theirs
 
 
-@pytest.mark.slow
-def test_golden_outputs() -> None:
-    case, outputs, fill = load_case('cls_tiny')
-    errors = relative_errors(build(case, fill).float(), case, outputs, fill)
+def watch_formulas(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether maps went through the formulas, each time that a stage asked."""
+    asked = []
+    runs = prepared.runs
+    monkeypatch.setattr(prepared, 'runs', lambda x: asked.append(runs(x)) or asked[-1])
+    return asked
+
+
+@pytest.fixture
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's time is that of programs, not of what they do."""
+    from uniformer_mm.ops import tiles, triton_depthwise, triton_weights
+    from uniformer_mm.ops.launch import Constants
+
+    if not INTERPRETED:
+        return
+    monkeypatch.setattr(triton_depthwise, 'tile_for', lambda *_: tiles.Tile(2, 7, 4, 32))
+    fold = Constants(triton_weights.FOLD, BLOCK_O=16 * triton_weights.FOLD['BLOCK_O'])
+    monkeypatch.setattr(triton_weights, 'FOLD', fold)
+    monkeypatch.setattr(triton_weights, '_tables', {})
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden_outputs(
+    name: str,
+    device: str,  # noqa: F811
+    large_tiles: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The released networks', through the kernels."""
+    asked = watch_formulas(monkeypatch)
+    case, outputs, fill = load_case(name)
+    errors = relative_errors(build(case, fill).float().to(device), case, outputs, fill)
+    assert asked
+    assert all(asked), 'the kernels did not run'
     assert max(errors) <= TOLERANCE[torch.float32]

@@ -69,11 +69,11 @@ def build(case: dict, fill: object, **overrides) -> nn.Module:
 @torch.no_grad()
 def relative_errors(model: nn.Module, case: dict, outputs: list, fill: object) -> list[float]:
     """||out - golden|| / ||golden|| of every output, in the model's dtype."""
-    dtype = next(model.parameters()).dtype
-    result = model(torch.from_numpy(fill.input_for(tuple(case['input_shape']))).to(dtype))
+    x = torch.from_numpy(fill.input_for(tuple(case['input_shape'])))
+    result = model(x.to(next(model.parameters())))
     result = result if isinstance(result, tuple) else (result,)
     assert [list(y.shape) for y in result] == case['outputs']
-    sampled = [fill.sample(y.double().numpy()) for y in result]
+    sampled = [fill.sample(y.double().cpu().numpy()) for y in result]
     return [
         float(np.linalg.norm(got - want) / np.linalg.norm(want))
         for got, want in zip(sampled, outputs, strict=True)

@@ -85,6 +85,15 @@ def test_repeats_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_a_second_derivative_is_refused() -> None:
+    """The kernels' gradients have none, and a silent zero would be worse than no answer."""
+    x, weight, bias, _ = Case((1, 4, 5, 3), (3, 3)).tensors('cpu')
+    y = depthwise_conv(x, weight, bias).square().sum()
+    (grad,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        grad.square().sum().backward()
+
+
 def test_leaves_its_inputs_alone() -> None:
     x, weight, bias, _ = (t.detach() for t in Case((1, 4, 4, 8), (3, 3)).tensors('cpu'))
     before = [t.clone() for t in (x, weight, bias)]

@@ -8,7 +8,7 @@ import torch
 
 from uniformer_mm.ops import depthwise_conv
 
-from .checks import Case, check, results
+from .checks import Case, assert_no_worse, check, results
 from .conftest import needs_gpu, needs_kernels
 
 pytestmark = needs_kernels
@@ -28,6 +28,8 @@ CASES = [
     Case((1, 3, 3, 4, 6), (3, 3, 3), BFLOAT16, residual=False, bias=False),
     Case((1, 2, 5, 3, 9), (5, 5, 5), residual=False),
     Case((1, 4, 3, 2, 4), (3, 1, 1), FLOAT16),
+    Case((1, 3, 5, 3), (9, 9)),
+    Case((1, 2, 3, 4, 2), (7, 7, 7), BFLOAT16, residual=False),
 ]
 GPU_CASES = [
     Case((2, 56, 56, 64), (5, 5), BFLOAT16, residual=False),
@@ -73,6 +75,24 @@ def test_equals_reference(case: Case, device: str, small_tile: None, poisoned: l
 )
 def test_tiles_of_the_table_equal_reference(case: Case, device: str, poisoned: list) -> None:
     check(case, device, 'triton')
+
+
+@pytest.mark.parametrize('copy', ['x', 'y'])
+@pytest.mark.parametrize('given', [False, True], ids=['weight', 'taps'])
+def test_a_copy_in_another_dtype_comes_along(
+    copy: str, given: bool, device: str, small_tile: None, poisoned: list
+) -> None:
+    """The form that networks use under autocast, also with taps that are transposed already."""
+    from uniformer_mm.ops import triton_depthwise
+
+    case = Case((2, 3, 5, 7, 6), (3, 3, 3))
+    with torch.no_grad():
+        x, weight, bias, grad = case.tensors(device)
+        taps = {'taps_KC': weight.flatten(1).t().contiguous()} if given else {}
+        y, other = triton_depthwise.forward_and_copy(x, weight, bias, copy, BFLOAT16, **taps)
+        assert torch.equal(other, (x if copy == 'x' else y).to(BFLOAT16))
+        x_grad = triton_depthwise.input_grad(grad, weight, True, **taps)
+    assert_no_worse(case, device, [y, x_grad])
 
 
 @pytest.mark.gpu

@@ -99,7 +99,7 @@ def test_whatever_a_kernel_depends_on_is_compiled_anew(function: StandIn, what: 
 def test_old_releases_take_other_arguments(
     function: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, 'TAKES_CONSTANTS', False)
+    monkeypatch.setattr(launch, 'CAN_REMEMBER', False)
     kernel, x, constants = Kernel(function), aligned(4), Constants(C=4, FLAG=0, BLOCK=8)
     for _ in range(2):
         kernel._start(0, (3,), (x, x), (4, 0.5), constants, ())

@@ -100,7 +100,13 @@ def test_real_shapes_equal_reference(case: RowsCase) -> None:
 
 @pytest.mark.parametrize(
     ('momentum', 'counts', 'dtype'),
-    [(0.1, True, FLOAT32), (None, True, FLOAT32), (0.3, False, FLOAT32), (0.2, True, BFLOAT16)],
+    [
+        (0.1, True, FLOAT32),
+        (None, True, FLOAT32),
+        (1, True, FLOAT32),
+        (0.3, False, FLOAT32),
+        (0.2, True, BFLOAT16),
+    ],
 )
 def test_running_statistics_move_as_the_framework_s(
     momentum: float | None, counts: bool, dtype: torch.dtype, device: str, parts: int
@@ -190,14 +196,22 @@ def test_many_matrices_in_one_launch(
     products[1] = products[1]._replace(weight=random(8, 70).t())
     check()
     assert len(launches) == 1, 'a matrix with strides was read as if it had none'
+    # At the same address, and of the same shape, as one that was read.
+    products[1] = rows.Product(random(8, 8), random(8))
+    check()
+    products[1] = products[1]._replace(weight=products[1].weight.t())
+    check()
+    assert len(launches) == 2, 'a matrix with strides was read as if it had none'
 
 
 def test_transposes_in_one_launch(device: str, poisoned: list) -> None:
     weights = [torch.randn(70, 25), torch.randn(3, 9), torch.randn(64, 125), torch.randn(1, 1)]
     weights = [weight.to(device) for weight in weights]
-    for weight, taps in zip(weights, rows.transpose_all(weights, backend='triton'), strict=True):
-        assert taps.is_contiguous()
-        assert torch.equal(taps, weight.t())
+    # The second time with strides, at the same addresses.
+    for given in (weights[2:3], weights, [weights[2].view(125, 64).t()]):
+        for weight, taps in zip(given, rows.transpose_all(given, backend='triton'), strict=True):
+            assert taps.is_contiguous()
+            assert torch.equal(taps, weight.t())
 
 
 def test_mixed_dtypes_of_the_stream_and_the_branch(device: str) -> None:

@@ -72,6 +72,16 @@ def test_plain_parameters_and_lists_of_them_are_fused() -> None:
     assert FusedAdamW([dict(params=parameters()), dict(params=parameters()[0])]).defaults['fused']
 
 
+def test_parameters_may_come_from_generators() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = FusedAdamW([dict(params=model.parameters())])
+    assert optimizer.param_groups[0]['params'] == list(model.parameters())
+    if TORCH >= (2, 6):
+        named = FusedAdamW(model.named_parameters())
+        assert named.param_groups[0]['params'] == list(model.parameters())
+        assert named.defaults['fused']
+
+
 @pytest.mark.parametrize('choice', [dict(fused=False), dict(foreach=True), dict(capturable=True)])
 def test_another_choice_is_the_user_s(choice: dict) -> None:
     group = FusedAdamW(parameters(), **choice).param_groups[0]

@@ -9,16 +9,13 @@ Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uni
 
 from __future__ import annotations
 
-import functools
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .functional import is_compiling
 from .fused import folded_linear
 from .layers import Linear
 from .prepared import Matrix
+from .windows import Windows
 
 
 class Attention(nn.Module):
@@ -74,39 +71,10 @@ class FoldedAttention:
         return self.attention.attend(qkv_BNK)
 
 
-@functools.lru_cache(maxsize=64)
-def padding_tokens(
-    batch: int, size: tuple[int, int, int], window_size: int, device: torch.device
-) -> Tensor:
-    """Which tokens of all windows pad the map, counted through; remembered for each size."""
-    T, H, W = size
-    inside_BTHWC = torch.ones(batch, T, H, W, 1, dtype=torch.bool)
-    inside_GNC, _ = split_windows(inside_BTHWC, window_size)
-    return (~inside_GNC.flatten()).nonzero()[:, 0].to(device)
-
-
 def attend_globally(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
     """Attention among all tokens of a sample. Shape: ``x_BTHWC -> y_BTHWC``."""
     shape = x_BTHWC.shape
     return attention(x_BTHWC.flatten(1, 3)).reshape(shape)
-
-
-def split_windows(x_BTHWC: Tensor, window_size: int) -> tuple[Tensor, tuple[int, ...]]:
-    """Windows of a map padded with zeros at the bottom and right, each over all frames.
-
-    Returns:
-        ``x_GNC`` and the split map's shape ``(B, rows, columns, T, w, w, C)``.
-    """
-    B, T, H, W, C = x_BTHWC.shape
-    w = window_size
-    pad_h, pad_w = -H % w, -W % w
-    # The compiler does not look at the sizes, so that one program serves all of them.
-    if is_compiling() or pad_h or pad_w:
-        x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, pad_w, 0, pad_h))
-    rows, cols = (H + pad_h) // w, (W + pad_w) // w
-    x_BTrwcwC = x_BTHWC.reshape(B, T, rows, w, cols, w, C)
-    x_GNC = x_BTrwcwC.permute(0, 2, 4, 1, 3, 5, 6).reshape(B * rows * cols, T * w * w, C)
-    return x_GNC, (B, rows, cols, T, w, w, C)
 
 
 def attend_in_windows(
@@ -117,19 +85,13 @@ def attend_in_windows(
     The map is padded with zeros at the bottom and right to whole windows. Padding is attended to,
     as in the official code: masking it changes the outputs.
     """
-    B, T, H, W, C = x_BTHWC.shape
-    x_GNC, split = split_windows(x_BTHWC, window_size)
-    if isinstance(attention, FoldedAttention) and (H % window_size or W % window_size):
-        y_GNC = attention(x_GNC, padding_tokens(B, (T, H, W), window_size, x_BTHWC.device))
+    windows = Windows(x_BTHWC, window_size)
+    x_GNC = windows.split(x_BTHWC)
+    if isinstance(attention, FoldedAttention) and windows.rows is not None:
+        y_GNC = attention(x_GNC, windows.rows.padding)
     else:
         y_GNC = attention(x_GNC)
-    _, rows, cols, _, w, _, _ = split
-    y_BTHWC = y_GNC.reshape(split).permute(0, 3, 1, 4, 2, 5, 6).reshape(B, T, rows * w, cols * w, C)
-    if is_compiling():
-        # The strides of a slice depend on whether anything was cut, which would make two programs.
-        kept_h, kept_w = (torch.arange(n, device=y_BTHWC.device) for n in (H, W))
-        return y_BTHWC.index_select(2, kept_h).index_select(3, kept_w)
-    return y_BTHWC[:, :, :H, :W]
+    return windows.join(y_GNC)
 
 
 def attend_over_time(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:

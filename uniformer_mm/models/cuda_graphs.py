@@ -24,6 +24,7 @@ from .functional import autocast_dtype, is_recorded
 from .layers import BATCH_NORM_TYPES, TENSOR_TYPES
 from .plan import Watched
 from .recordings import CudaRecorder, Inference, Recorder, Training
+from .windows import recent
 
 # How often a recording is made anew because something moved, before its shape is left alone.
 MAX_RESTARTS = 4
@@ -88,6 +89,7 @@ class _Shape:
         """Begin to warm up."""
         self.state = state
         self.passes = 0
+        self.kept: tuple = ()
         self.recording: Inference | Training | None = None
 
     def count(self, _: Tensor | None = None) -> None:
@@ -180,6 +182,7 @@ class GraphedForward:
     def _warm_up(self, shape: _Shape, x: Tensor, trains: bool) -> Any:
         """A pass as usual, in which kernels are compiled and memory of libraries is taken."""
         result = self.run(x)
+        shape.kept = recent()
         if not trains:
             shape.count()
             return result

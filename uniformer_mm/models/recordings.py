@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..ops import rows
 from .functional import autocast_dtype
+from .windows import recent
 
 
 class Recorder(Protocol):
@@ -62,7 +63,9 @@ class CudaRecorder:
         # Errors of this thread only: in another, loaders pin memory, which is no fault.
         mode = 'thread_local'
         recording = torch.cuda.graph(graph, pool=handle, stream=stream, capture_error_mode=mode)
-        with torch.cuda.device(x.device), recording:
+        # A recording that fails can leave its stream the current one.
+        before = torch.cuda.current_stream(x.device)
+        with torch.cuda.device(x.device), torch.cuda.stream(before), recording:
             work()
         return graph.replay
 
@@ -85,7 +88,7 @@ class Inference:
             self.x = torch.empty_like(x)
             self.run = run
             self.replay = recorder.record(self._forward, x, pool)
-        self.kept = rows.tables(x)
+        self.kept = rows.tables(x), recent()
 
     def _forward(self) -> None:
         self.outputs, self.structure = tree_flatten(self.run(self.x))
@@ -128,9 +131,12 @@ class Training:
         with _in_mode_of(x):
             self.forward = recorder.record(self._forward, x, pool)
         self.cotangents = [torch.empty_like(map_) for map_ in self.maps]
-        self.backward = recorder.record(self._backward, x, pool)
+        # As the engine runs it, whatever the caller's autocast: products outside the formulas have
+        # their gradients in the dtype of their inputs.
+        with torch.autocast(x.device.type, enabled=False):
+            self.backward = recorder.record(self._backward, x, pool)
         self.maps = ()
-        self.kept = rows.tables(x)
+        self.kept = rows.tables(x), recent()
 
     @contextmanager
     def _with_stand_ins(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
 from .autocast import register_autocast
@@ -84,6 +85,7 @@ class _DepthwiseConv(torch.autograd.Function):
             return _forward(x, weight, bias, residual, backend)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad

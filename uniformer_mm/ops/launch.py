@@ -16,6 +16,8 @@ from .dispatch import triton_is_interpreted
 CPU_PROCESSORS = 1
 # From here on a compiled kernel takes its compile-time constants too, in the order of its source.
 TAKES_CONSTANTS = tuple(int(n) for n in triton.__version__.split('.')[:2]) >= (3, 3)
+# For AMD GPUs Triton also looks at how large the memory of each tensor is.
+CAN_REMEMBER = TAKES_CONSTANTS and not torch.version.hip
 # What Triton specialises a kernel on: addresses that are multiples of 16, integers of 32 bits.
 ALIGNED = 15
 MAX_INT32 = 2**31 - 1
@@ -40,8 +42,8 @@ class Kernel:
     the dtypes. A call with an odd address or a huge integer goes Triton's way.
 
     Args:
-        function: Tensors first, then numbers (integers, none of them specialised on, and floats),
-            then compile-time constants.
+        function: Tensors first, then numbers (integers, none of them specialised on, and floats,
+            of which an integer would be another type), then compile-time constants.
         flags: Names of the constants that each call gives by itself.
     """
 
@@ -96,7 +98,7 @@ class Kernel:
             )
             return
         compiled = self._run(grid, tensors, numbers, constants, flags)
-        if plain and TAKES_CONSTANTS and compiled is not None and not triton_is_interpreted():
+        if plain and CAN_REMEMBER and compiled is not None and not triton_is_interpreted():
             values = {**constants, **dict(zip(self.flags, flags, strict=True))}
             rest = self.function.arg_names[len(tensors) + len(numbers) :]
             self._compiled[key] = compiled, tuple(values[name] for name in rest)

@@ -117,7 +117,7 @@ def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Ten
     xhat_NC, rstd_N = _like(x_NC, dtype), float32(x_NC, rows)
     grid, block = _whole_rows(rows, channels)
     if x_NC.numel():
-        norm.layer_standardise(grid, (x_NC, xhat_NC, rstd_N), (rows, eps), block)
+        norm.layer_standardise(grid, (x_NC, xhat_NC, rstd_N), (rows, float(eps)), block)
     return xhat_NC, rstd_N
 
 
@@ -147,7 +147,7 @@ def layer_norm(
     if x_NC.numel():
         grid, block = _whole_rows(rows, channels)
         tensors = x_NC, gamma_C, beta_C, y_NC, mean_N, rstd_N
-        norm.layer_norm(grid, tensors, (rows, eps), block)
+        norm.layer_norm(grid, tensors, (rows, float(eps)), block)
     return y_NC, mean_N, rstd_N
 
 
@@ -193,14 +193,16 @@ def batch_standardise(
     norm.join_moments(
         plan.join_grid,
         (parts_P2C, mean_C, rstd_C, mean, var, mean_C if count is None else count),
-        (*sizes, parts, eps, 0.0 if cumulative else momentum),
+        (*sizes, parts, float(eps), 0.0 if cumulative else float(momentum)),
         plan.join_block,
         (running is not None, count is not None and not cumulative, cumulative),
     )
     norm.batch_standardise(plan.tiles, (x_NC, mean_C, rstd_C, xhat_NC), (rows,), plan.block)
     if running is not None:
-        # What the framework's own operators do to tensors that they change.
-        torch.autograd.graph.increment_version([mean, var] + [count] * (count is not None))
+        # What the framework's own operators do to tensors that they change. torch 2.4 takes them
+        # one by one.
+        for tensor in (mean, var) if count is None else (mean, var, count):
+            torch.autograd.graph.increment_version(tensor)
     return xhat_NC, rstd_C
 
 
@@ -253,7 +255,7 @@ def fold(
     mean_C, var_C, eps = running or (bias_O, bias_O, 0.0)
     grid, block = _fold_plan(outputs, channels)
     tensors = weight_OC, bias_O, scale_C, shift_C, mean_C, var_C, folded_OC, folded_O
-    row.fold(grid, tensors, (outputs, eps), block, (affine, running is not None))
+    row.fold(grid, tensors, (outputs, float(eps)), block, (affine, running is not None))
     return folded_OC, folded_O
 
 

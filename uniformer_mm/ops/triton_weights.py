@@ -132,6 +132,7 @@ def fold_alike(
         eps,
         *[0 if tensor is None else tensor.data_ptr() for job in tensors for tensor in job],
         *[product.weight.shape for product in products],
+        *[product.weight.stride() for product in products],
     )
     table = _table(key, tensors, eps, FOLD['BLOCK_O'], transposes=False)
     if table is None:
@@ -145,8 +146,8 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     """See ``rows.py``."""
     like = weights_CK[0]
     tensors = [(weight,) for weight in weights_CK]
-    shapes = [weight.shape for weight in weights_CK]
-    key = like.dtype, like.device, *[weight.data_ptr() for weight in weights_CK], *shapes
+    forms = [(weight.data_ptr(), weight.shape, weight.stride()) for weight in weights_CK]
+    key = like.dtype, like.device, *forms
     table = _table(key, tensors, (0.0,), TRANSPOSE['BLOCK_O'], transposes=True)
     if table is None:
         return [weight_CK.t().contiguous() for weight_CK in weights_CK]

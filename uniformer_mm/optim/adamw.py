@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.optim import AdamW
 
 from ..registry import OPTIMIZERS, register
 
+TORCH = tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
 # Choices of another implementation than the fused one.
 CHOICES = ('fused', 'foreach', 'capturable', 'differentiable')
 
@@ -31,7 +33,7 @@ class FusedAdamW(AdamW):
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict], **options) -> None:
-        groups = list(params)
+        groups = [_listed(group) for group in params]
         if not any(name in options for name in CHOICES) and has_fused_kernel(groups):
             options['fused'] = True
         super().__init__(groups, **options)
@@ -43,14 +45,24 @@ class FusedAdamW(AdamW):
         super().load_state_dict({**state_dict, 'param_groups': groups})
 
 
+def _listed(member: Any) -> Any:
+    """A member of what optimizers take, with a group's parameters as a list.
+
+    They may come from a generator, which can be gone through once only.
+    """
+    if not isinstance(member, dict) or isinstance(member['params'], (Tensor, set)):
+        return member
+    return {**member, 'params': list(member['params'])}
+
+
 def has_fused_kernel(groups: list[Tensor] | list[dict]) -> bool:
     """Whether the framework can update all of ``groups`` fused: on a CPU from torch 2.4 on."""
-    members = (group['params'] if isinstance(group, dict) else group for group in groups)
-    tensors = [
-        tensor
-        for member in members
-        for tensor in ([member] if isinstance(member, Tensor) else member)
+    members = [group['params'] if isinstance(group, dict) else group for group in groups]
+    leaves = [
+        leaf for member in members for leaf in (member if isinstance(member, list) else [member])
     ]
+    # torch 2.6 also takes pairs of a name and a parameter.
+    tensors = [leaf if isinstance(leaf, Tensor) else leaf[1] for leaf in leaves]
     if not all(tensor.is_floating_point() for tensor in tensors):
         return False
     return all(_device_has_kernel(device) for device in {tensor.device for tensor in tensors})
@@ -58,6 +70,9 @@ def has_fused_kernel(groups: list[Tensor] | list[dict]) -> bool:
 
 def _device_has_kernel(device: torch.device) -> bool:
     """Asked of the optimizer itself, which refuses devices that it has no kernel for."""
+    # There the kernel refuses gradients whose strides differ, even along axes of a single element.
+    if device.type == 'cuda' and TORCH < (2, 5):
+        return False
     try:
         AdamW([torch.zeros(1, device=device)], fused=True)
     except RuntimeError:
