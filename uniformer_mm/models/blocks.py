@@ -210,6 +210,9 @@ class GlobalBlock(_Block):
             all frames.
     """
 
+    # The attention as built, which formulas may take apart.
+    attention_type: type[Attention] = Attention
+
     def __init__(
         self,
         rank: int,
@@ -237,7 +240,7 @@ class GlobalBlock(_Block):
     def linear_layers(self, x: Tensor) -> Iterator[LinearEntry]:
         """See :class:`~uniformer_mm.models.plan.Block`."""
         for attention, norm in self.attentions():
-            if type(attention) is not Attention or is_watched(attention):
+            if type(attention) is not self.attention_type or is_watched(attention):
                 continue
             if fused_kind(norm, x, attention.qkv, attention.proj) == LAYER:
                 yield attention.qkv, norm, LAYER

@@ -21,8 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .attention import Attention
-from .blocks import GlobalBlock
+from .blocks import GlobalBlock, mlp_matrices
 from .functional import without_autocast
+from .fused import folded_linear, norm_linear
+from .fused_mlp import norm_mlp
+from .prepared import Weights, matrix_of, prepare
 
 # Sums of scores below it count as 0: gradients through them would overflow float32.
 LEAST_TOTAL = 1e-30
@@ -85,6 +88,8 @@ class HourglassBlock(GlobalBlock):
         scores_tokens: Whether somebody needs the scores after this block.
     """
 
+    attention_type = ClassAttention
+
     def __init__(
         self,
         rank: int,
@@ -103,7 +108,11 @@ class HourglassBlock(GlobalBlock):
         self.scores_tokens = scores_tokens
 
     def forward(
-        self, x_BSC: Tensor, cls_B1C: Tensor, scores_BS: Tensor | None
+        self,
+        x_BSC: Tensor,
+        cls_B1C: Tensor,
+        scores_BS: Tensor | None,
+        weights: Weights | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """One block.
 
@@ -111,23 +120,25 @@ class HourglassBlock(GlobalBlock):
             x_BSC: The map.
             cls_B1C: The class token.
             scores_BS: Score of each token of the map; not read by a block that keeps all.
+            weights: What formulas use; prepared here if they are not given.
 
         Returns:
             Map, class token and scores after the block; None for scores that nobody needs.
         """
-        x_BSC, _ = self.pos_embed.add_to(x_BSC)
+        weights = weights or prepare((self,), x_BSC)
+        x_BSC, _ = self.pos_embed.add_to(x_BSC, weights=weights)
         x_BNC = x_BSC.flatten(1, -2)
         if self.keep_ratio == 1:
             tokens_BLC = torch.cat((cls_B1C, x_BNC), 1)
-            tokens_BLC, _, scores_BN = self.mix_tokens(tokens_BLC, x_BNC.shape[1])
+            tokens_BLC, _, scores_BN = self.mix_tokens(tokens_BLC, x_BNC.shape[1], weights)
             cls_B1C, x_BNC = tokens_BLC[:, :1], tokens_BLC[:, 1:]
         else:
-            x_BNC, cls_B1C, scores_BN = self.mix_kept(x_BNC, cls_B1C, scores_BS.flatten(1))
+            x_BNC, cls_B1C, scores_BN = self.mix_kept(x_BNC, cls_B1C, scores_BS.flatten(1), weights)
         scores_BS = None if scores_BN is None else scores_BN.reshape(x_BSC.shape[:-1])
         return x_BNC.reshape(x_BSC.shape), cls_B1C, scores_BS
 
     def mix_kept(
-        self, x_BNC: Tensor, cls_B1C: Tensor, scores_BN: Tensor
+        self, x_BNC: Tensor, cls_B1C: Tensor, scores_BN: Tensor, weights: Weights | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """:meth:`forward` after the position embedding, where some tokens are not kept."""
         count = kept_tokens(x_BNC.shape[1], self.keep_ratio)
@@ -137,7 +148,7 @@ class HourglassBlock(GlobalBlock):
         kept_BKC = kept_BK[..., None].expand(-1, -1, x_BNC.shape[2])
         merged_B1C = merge(x_BNC, scores_BN.scatter(1, kept_BK, 0.0))
         tokens_BLC, gain_B1C, new_BK = self.mix_tokens(
-            torch.cat((cls_B1C, x_BNC.gather(1, kept_BKC), merged_B1C), 1), count
+            torch.cat((cls_B1C, x_BNC.gather(1, kept_BKC), merged_B1C), 1), count, weights
         )
         cls_B1C, y_BKC, _ = tokens_BLC.split((1, count, 1), 1)
         x_BNC = (x_BNC + gain_B1C).scatter(1, kept_BKC, y_BKC)
@@ -146,25 +157,46 @@ class HourglassBlock(GlobalBlock):
         moved_BK = torch.lerp(scores_BN.gather(1, kept_BK), new_BK, self.keep_ratio)
         return x_BNC, cls_B1C, scores_BN.scatter(1, kept_BK, moved_BK)
 
-    def mix_tokens(self, tokens_BLC: Tensor, scored: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def mix_tokens(
+        self, tokens_BLC: Tensor, scored: int, weights: Weights | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Attention and MLP.
 
         Args:
             tokens_BLC: Class token first.
             scored: Number of tokens after it to score.
+            weights: What formulas use.
 
         Returns:
             The tokens, what the last of them gained apart from stochastic depth ``(B, 1, C)``, and
             the scores or None.
         """
-        mixed, scores = self.attn(self.norm1(tokens_BLC), scored if self.scores_tokens else None)
+        wanted = scored if self.scores_tokens else None
+        tokens_BLC, mixed, scores = self.attend_to_class(tokens_BLC, wanted, weights)
         tokens_BLC = self.add(tokens_BLC, mixed, self.gamma_1)
-        hidden = self.mlp(tokens_BLC, self.norm2)
+        matrices = mlp_matrices(self.mlp, weights)
+        if matrices is None:
+            hidden = self.mlp(tokens_BLC, self.norm2)
+        else:
+            tokens_BLC, hidden = norm_mlp(self.norm2, *matrices, tokens_BLC, None, adds=False)
         gain_B1C = sum(
             branch[:, -1:].to(tokens_BLC.dtype) * (1 if gamma is None else gamma)
             for branch, gamma in ((mixed, self.gamma_1), (hidden, self.gamma_2))
         )
         return self.add(tokens_BLC, hidden, self.gamma_2), gain_B1C.to(tokens_BLC.dtype), scores
+
+    def attend_to_class(
+        self, tokens_BLC: Tensor, scored: int | None, weights: Weights | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens as they are, attention on their norm, and scores or None."""
+        attention = self.attn
+        qkv = matrix_of(weights, attention.qkv) if type(attention) is ClassAttention else None
+        if qkv is None:
+            return tokens_BLC, *attention(self.norm1(tokens_BLC), scored)
+        tokens_BLC, qkv_BLK = norm_linear(self.norm1, qkv, tokens_BLC, None)
+        scores = None if scored is None else attention.class_scores(qkv_BLK, scored)
+        proj = weights.matrices[attention.proj]
+        return tokens_BLC, folded_linear(proj, attention.attend(qkv_BLK)), scores
 
 
 def kept_tokens(tokens: int, keep_ratio: float) -> int:

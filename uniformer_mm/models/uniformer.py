@@ -48,6 +48,9 @@ MIN_SIDE = 32
 HYBRID_PERIOD = 4
 FIRST_ATTENTION_STAGE = 2
 
+# Blocks whose layers can be parts of formulas.
+FORMULA_TYPES = (*BLOCK_TYPES, HourglassBlock)
+
 # What hourglass blocks hand on beside the map: class token and scores; empty in other archs.
 Carried = tuple[()] | tuple[Tensor, Tensor | None]
 
@@ -349,7 +352,7 @@ class UniFormer(BaseModule):
         carried = self.carry(stage, x_BSC, carried)
         # Wrapped ones, such as FSDP's, have no weights before they are called.
         weights = None
-        if all(type(block) in BLOCK_TYPES for block in blocks):
+        if all(type(block) in FORMULA_TYPES for block in blocks):
             weights = prepare(blocks, x_BSC)
         arguments = () if weights is None else (weights,)
         for index, block in enumerate(blocks):
@@ -357,7 +360,7 @@ class UniFormer(BaseModule):
             if index < self.cp_blocks[stage] and self.training:
                 call = functools.partial(_checkpointed, block)
             if carried:
-                x_BSC, *carried = call(x_BSC, *carried)
+                x_BSC, *carried = call(x_BSC, *carried, *arguments)
             else:
                 x_BSC = call(x_BSC, *arguments)
         return x_BSC, tuple(carried)
