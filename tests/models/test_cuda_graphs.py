@@ -453,6 +453,20 @@ def test_what_cannot_be_recorded_runs_as_usual() -> None:
         assert recorder.replayed == 2
 
 
+def test_norms_that_ask_the_host_are_not_recorded() -> None:
+    plain = network(UniFormer3d)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = None
+    module, recorder = recorded(plain, warmup=1)
+    learn(module, 3, 'cpu', rank=3)
+    assert recorder.recorded == 0
+    with torch.no_grad():
+        for seed in range(3):
+            module.eval()(images(seed, rank=3))
+    assert recorder.recorded == 1
+
+
 def test_an_input_with_a_gradient_gets_it() -> None:
     module, recorder = recorded(network(), warmup=1)
     learn(module, 2, 'cpu')

@@ -56,14 +56,17 @@ class _State:
         """What is equal to an earlier answer if nothing has changed, and the trained parameters.
 
         None where recording makes no sense: hooks on layers, sharded or quantised parameters, norms
-        that speak to other processes.
+        that speak to other processes, or whose share of a batch (``momentum=None``) the framework
+        works out on the host.
         """
         layers = self.watched.state()
         if layers is not None and layers[0] != self.children:
             # Other layers have other parameters.
             self._look()
             layers = self.watched.state()
-        if layers is None or self.is_sharded or (self.is_collective and self.module.training):
+        momenta = [norm.momentum for norm in self.norms]
+        on_host = self.is_collective or None in momenta
+        if layers is None or self.is_sharded or (on_host and self.module.training):
             return None
         tensors = [t for held in self.held for t in held.values() if t is not None]
         for tensor in tensors:
@@ -73,7 +76,7 @@ class _State:
             layers,
             [tensor.data_ptr() for tensor in tensors],
             [tensor.requires_grad for tensor in tensors],
-            [norm.momentum for norm in self.norms],
+            momenta,
         )
         return state, [tensor for tensor in tensors if tensor.requires_grad]
 
