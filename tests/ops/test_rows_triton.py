@@ -131,6 +131,25 @@ def test_running_statistics_move_as_the_framework_s(
         assert torch.equal(count, norm.num_batches_tracked)
 
 
+def test_an_integer_momentum_compiles_no_kernel_of_its_own(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton would take 1 for a constant, and later norms would find that kernel."""
+    from uniformer_mm.ops import triton_rows
+
+    seen = []
+    launch = triton_rows.norm.join_moments
+    monkeypatch.setattr(
+        triton_rows.norm, 'join_moments', lambda *args: seen.append(args[2]) or launch(*args)
+    )
+    x, _ = RowsCase(6, 8, 1).maps(device)
+    running = rows.Running(torch.zeros(8, device=device), torch.ones(8, device=device), None, 1)
+    rows.batch_standardise(x, 0, FLOAT32, running, backend='triton')
+    ((*_, eps, momentum),) = seen
+    assert (type(eps), type(momentum)) == (float, float)
+    torch.testing.assert_close(running.mean, x.mean(0))
+
+
 def test_variance_of_values_far_from_zero(device: str, parts: int) -> None:
     """A sum of squares would lose all digits here."""
     x = 64 + RowsCase(300, 8, 1).maps(device)[1] / 16
