@@ -5,10 +5,11 @@
 ``python tools/benchmark.py --scale resolution --attention global hybrid --json curve.json``
 
 All variants of a row share one random state and take turns, so that a noisy machine hurts all of
-them alike; a time is a median and its quartiles. A variant whose outputs do not equal the
-reference's is refused: its row gives the reason instead of a time, and the exit status is 1. Times
-stand beside the ceilings of the same run: a large matrix product and a copy. See
-``docs/performance.md``.
+them alike; a time is a median and its quartiles. A variant whose outputs, and for training steps
+whose outputs in training, statistics and gradients, do not equal the reference's is refused, and so
+is one that cannot be built or runs out of memory: its row gives the reason instead of a time, and
+the exit status is 1. Times stand beside the ceilings of the same run: a large matrix product and a
+copy. See ``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -17,19 +18,40 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.benchmarking import plots
-from tools.benchmarking.measure import Ceilings, Row, describe, measure, measure_ceilings
-from tools.benchmarking.variants import ATTENTIONS, MODES, TASKS, VARIANTS, Work
-from uniformer_mm.submission.writing import write_text
+from tools.benchmarking.measure import (
+    NO_MEMORY,
+    NO_MEMORY_TO_COMPARE,
+    PARAMETER_GRADIENTS,
+    Row,
+    describe,
+    measure,
+)
+from tools.benchmarking.timing import Ceilings, measure_ceilings
+from tools.benchmarking.variants import (
+    ATTENTIONS,
+    DTYPES,
+    MODES,
+    TASKS,
+    VARIANTS,
+    Work,
+    is_emulated,
+    usual_attention,
+)
+from uniformer_mm.models import ARCHS
+from uniformer_mm.models.uniformer import MIN_SIDE
+from uniformer_mm.submission.writing import prepare, write_text
 
 SCALES = {
     'resolution': (224, 320, 448, 640, 896, 1280, 1536),
@@ -38,18 +60,45 @@ SCALES = {
 }
 
 
+# Why larger sizes are not tried, by the reason of a smaller one.
+NOT_TRIED = {
+    NO_MEMORY: f'{NO_MEMORY} at a smaller size',
+    NO_MEMORY_TO_COMPARE: 'the reference ran out of memory at a smaller size',
+}
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Command line; lists multiply out."""
+    """Command line; lists multiply out. What it asks for is in ``works``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', nargs='+', default=['small'])
+    parser.add_argument(
+        '--arch', nargs='+', choices=ARCHS, default=['small'], metavar='ARCH', help=', '.join(ARCHS)
+    )
     parser.add_argument('--task', nargs='+', choices=TASKS, default=['image'])
-    parser.add_argument('--attention', nargs='+', choices=ATTENTIONS, help="default: the task's")
+    parser.add_argument(
+        '--attention',
+        nargs='+',
+        choices=ATTENTIONS,
+        help="default: the task's; light archs (xxs, xs) have global attention only",
+    )
     parser.add_argument(
         '--shape', nargs='+', help='batch x [frames x] height x width, e.g. 8x224x224'
     )
-    parser.add_argument('--dtype', nargs='+', choices=('float32', 'bfloat16'), default=['float32'])
+    parser.add_argument(
+        '--dtype',
+        nargs='+',
+        choices=DTYPES,
+        default=['float32'],
+        help='half precision under autocast; steps in float16 have no loss scaler, which would add '
+        'one pass over the gradients',
+    )
     parser.add_argument('--mode', nargs='+', choices=MODES, default=['inference'])
-    parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=['official', 'eager'])
+    parser.add_argument(
+        '--variant',
+        nargs='+',
+        choices=VARIANTS,
+        default=['official', 'eager'],
+        help="eager-framework is ours with the framework's operators instead of Triton kernels",
+    )
     parser.add_argument('--scale', choices=SCALES, help='cost against one size, as curves')
     parser.add_argument('--sizes', nargs='+', type=int, help='other sizes for --scale')
     parser.add_argument('--repeats', type=int, default=7)
@@ -68,22 +117,90 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.processor_time:
         options.threads = 1
+    try:
+        check(options)
+        options.works = works(options)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
+def check(options: argparse.Namespace) -> None:
+    """See that everything can be measured and written, before hours are spent.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    check_device(options.device)
+    for name, least in {'repeats': 1, 'operators': 0, 'threads': 1}.items():
+        value = getattr(options, name)
+        if value < least:
+            raise ValueError(f'--{name} {value} must be at least {least}.')
+    if options.scale and len(options.shape or ()) > 1:
+        raise ValueError(
+            f'--scale {options.scale} varies one shape, but --shape gives '
+            f'{len(options.shape)}; give one.'
+        )
+    if options.sizes and not options.scale:
+        raise ValueError(f'--sizes needs --scale; use one of {tuple(SCALES)}.')
+    if options.plot and options.plot.suffix[1:].lower() not in plots.formats():
+        raise ValueError(
+            f'--plot {options.plot} has no known format; end it in one of {plots.formats()}.'
+        )
+    for path in (options.json, options.plot):
+        if path:
+            prepare(path, overwrite=True)
+
+
+def check_device(name: str) -> None:
+    """See that there is such a device.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name == 'cpu':
+        return
+    kind, _, index = name.partition(':')
+    if kind != 'cuda' or not (index or '0').isdecimal():
+        raise ValueError(f'--device {name!r} must be cpu, cuda or cuda:N.')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise ValueError(
+            f'--device {name}: torch {torch.__version__} finds {count} GPUs; use --device cpu.'
+        )
+
+
 def shape_of(text: str, rank: int) -> tuple[int, ...]:
-    """``'8x224x224'`` to ``(8, 224, 224)``; clips have a number of frames after the batch."""
+    """``'8x224x224'`` to ``(8, 224, 224)``; clips have a number of frames after the batch.
+
+    Raises:
+        ValueError: It is none, or too small.
+    """
     try:
         shape = tuple(int(part) for part in text.lower().split('x'))
     except ValueError:
         shape = ()
-    if len(shape) != rank + 1 or min(shape) < 1:
+    if len(shape) != rank + 1:
         form, example = (
             ('batch x height x width', '8x224x224')
             if rank == 2
             else ('batch x frames x height x width', '1x16x224x224')
         )
         raise ValueError(f'--shape {text!r} must be {form}, such as {example}.')
+    return large_enough(shape, f'--shape {text!r}')
+
+
+def large_enough(shape: tuple[int, ...], source: str) -> tuple[int, ...]:
+    """The shape.
+
+    Raises:
+        ValueError: A network takes none so small; ``source`` says where it comes from.
+    """
+    if min(shape) < 1 or min(shape[-2:]) < MIN_SIDE:
+        raise ValueError(
+            f'{source} gives the shape {"x".join(map(str, shape))}; expected sizes of at least 1, '
+            f'and a height and width of at least {MIN_SIDE} pixels.'
+        )
     return shape
 
 
@@ -91,41 +208,57 @@ def scaled(shape: tuple[int, ...], scale: str, size: int) -> tuple[int, ...]:
     """``shape`` with one of its sizes replaced.
 
     Raises:
-        ValueError: An image has no frames.
+        ValueError: An image has no frames, or the size is too small.
     """
     batch, *frames, height, width = shape
     if scale == 'frames' and not frames:
         raise ValueError("--scale frames needs clips; use --task video or 'batch'.")
-    return {
+    found = {
         'resolution': (batch, *frames, size, size),
         'frames': (batch, size, height, width),
         'batch': (size, *frames, height, width),
     }[scale]
+    return large_enough(found, f'size {size} of --scale {scale}')
 
 
 def works(options: argparse.Namespace) -> list[Work]:
-    """Everything the command line asks for, in order."""
+    """Everything the command line asks for, in order; smaller sizes of a scale first.
+
+    Raises:
+        ValueError: Shapes, tasks and scale do not fit together.
+    """
     found = []
     for arch in options.arch:
         for name in options.task:
             task = TASKS[name]
             default = task.cuda_shape if options.device.startswith('cuda') else task.cpu_shape
-            texts = [shape_of(text, task.rank) for text in options.shape or ()] or [default]
+            shapes = [shape_of(text, task.rank) for text in options.shape or ()] or [default]
             if options.scale:
-                sizes = options.sizes or SCALES[options.scale]
-                texts = [scaled(texts[0], options.scale, size) for size in sizes]
-            for attention in options.attention or [task.attention]:
-                for shape in texts:
+                sizes = sorted(options.sizes or SCALES[options.scale])
+                shapes = [scaled(shapes[0], options.scale, size) for size in sizes]
+            for attention in options.attention or [usual_attention(name, arch)]:
+                for shape in shapes:
                     for dtype in options.dtype:
                         for mode in options.mode:
                             found.append(Work(arch, name, attention, shape, dtype, mode))
     return found
 
 
+def share(value: float | None) -> str:
+    """In per cent; nothing if it was not counted."""
+    return '' if value is None else f'{value:.0%}'
+
+
+def _gradient_error(row: Row) -> str:
+    found = row.training_errors.get(PARAMETER_GRADIENTS)
+    return '' if found is None else f'{found:.1e}'
+
+
 def table(rows: list[Row], title: str) -> Table:
     """The rows as text."""
     result = Table(title=title)
     on_gpu = any(row.busy_ms for row in rows)
+    trains = any(row.training_errors for row in rows)
     for column in (
         'work',
         'variant',
@@ -136,12 +269,13 @@ def table(rows: list[Row], title: str) -> Table:
         'of matmul',
         'of copy',
         'error',
+        *(('of gradients',) if trains else ()),
     ):
         result.add_column(column, justify='left' if column in ('work', 'variant') else 'right')
     official = {row.work: row.median_ms for row in rows if row.variant == 'official'}
     for row in rows:
         if row.refused:
-            result.add_row(str(row.work), row.variant, f'[red]refused: {row.refused}')
+            result.add_row(str(row.work), row.variant, f'[red]refused: {escape(row.refused)}')
             continue
         base = official.get(row.work)
         result.add_row(
@@ -151,9 +285,10 @@ def table(rows: list[Row], title: str) -> Table:
             *((f'{row.host_ms:.1f}', f'{row.busy_ms:.1f}') if on_gpu else ()),
             f'{base / row.median_ms:.2f}' if base else '',
             f'{row.memory_mib:.0f}',
-            f'{row.of_matmul:.0%}',
-            f'{row.of_copy:.0%}',
-            f'{row.error:.1e}',
+            share(row.of_matmul),
+            share(row.of_copy),
+            f'{row.error:.1e}' + (f' ({row.checked})' if row.checked else ''),
+            *((_gradient_error(row),) if trains else ()),
         )
     return result
 
@@ -174,6 +309,46 @@ def save(rows: list[Row], ceilings: dict[str, Ceilings], options: argparse.Names
             plots.bars(rows, options.plot)
 
 
+def ceilings_of(
+    options: argparse.Namespace, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Ceilings]:
+    """Of every dtype in which the device itself multiplies; ours computes in float32 elsewhere."""
+    device = options.device
+    dtypes = ['float32' if is_emulated(dtype, device) else dtype for dtype in options.dtype]
+    return {dtype: measure_ceilings(device, dtype, clock) for dtype in dict.fromkeys(dtypes)}
+
+
+def measure_all(options: argparse.Namespace, console: Console) -> tuple[list[Row], dict]:
+    """The rows of all works, and the ceilings; saved after each work."""
+    clock = time.process_time if options.processor_time else time.perf_counter
+    ceilings = ceilings_of(options, clock)
+    rows: list[Row] = []
+    # Reasons by variant and work without its shape: larger sizes would fail the same way.
+    not_tried: dict[tuple[str, Work], str] = {}
+    for work in options.works:
+        console.print(f'{work} ...', style='dim')
+        line = replace(work, shape=())
+        found = measure(
+            work,
+            options.variant,
+            options.device,
+            options.repeats,
+            ceilings,
+            clock,
+            options.operators,
+            {name: reason for (name, of), reason in not_tried.items() if of == line},
+        )
+        if options.scale:
+            not_tried |= {
+                (row.variant, line): NOT_TRIED[row.refused]
+                for row in found
+                if row.refused in NOT_TRIED
+            }
+        rows += found
+        save(rows, ceilings, options)
+    return rows, ceilings
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and report; 1 if a variant was refused."""
     options = parse(arguments)
@@ -181,26 +356,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=160)
     torch.set_num_threads(options.threads)
-    try:
-        asked = works(options)
-    except ValueError as error:
-        console.print(f'[red]{error}')
-        return 2
-    clock = time.process_time if options.processor_time else time.perf_counter
-    ceilings = {dtype: measure_ceilings(options.device, dtype, clock) for dtype in options.dtype}
-    rows = []
-    for work in asked:
-        console.print(f'{work} ...', style='dim')
-        rows += measure(
-            work,
-            options.variant,
-            options.device,
-            options.repeats,
-            ceilings[work.dtype],
-            clock,
-            options.operators,
-        )
-        save(rows, ceilings, options)
+    if ':' in options.device:
+        # Events are timed on the current device's stream.
+        torch.cuda.set_device(options.device)
+    rows, ceilings = measure_all(options, console)
     console.print(table(rows, describe(options.device, options.threads)))
     for row in rows:
         if row.operators:

@@ -245,20 +245,20 @@ def tune(args: argparse.Namespace) -> list[dict]:
     from uniformer_mm.ops.tuning import tune as tune_tiles
 
     rows = []
-    for problem in problems(args):
-        for operation in ('forward', 'weight_grad'):
+    for problem, operation in itertools.product(problems(args), ('forward', 'weight_grad')):
+        row = {
+            'operation': operation,
+            'shape': 'x'.join(map(str, problem.shape)),
+            'kernel': 'x'.join(map(str, problem.kernel)),
+        }
+        try:
             times = tune_tiles(operation, problem.shape, problem.kernel, problem.dtype)
-            best, slowest = next(iter(times.items())), list(times.items())[-1]
-            rows.append(
-                {
-                    'operation': operation,
-                    'shape': 'x'.join(map(str, problem.shape)),
-                    'kernel': 'x'.join(map(str, problem.kernel)),
-                    'tile': str(best[0]),
-                    'ms': best[1],
-                    'slowest_ms': slowest[1],
-                }
-            )
+        except RuntimeError as error:
+            rows.append(row | {'refused': str(error)})
+            continue
+        best, fastest = next(iter(times.items()))
+        slowest = max(times.values())
+        rows.append(row | {'tile': str(best), 'ms': fastest, 'slowest_ms': slowest})
     return rows
 
 

@@ -119,6 +119,10 @@ class Row:
     losses: list[float]
 
 
+# CUDA graphs are recorded in the step after two as usual.
+GRAPH_WARMUP = 3
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line; lists multiply out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,7 +137,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help='bfloat16 as a GPU computes it, on a processor without such instructions: slow',
     )
     parser.add_argument('--iterations', type=int, default=10, help='measured steps of a round')
-    parser.add_argument('--warmup', type=int, default=2, help='steps before them')
+    parser.add_argument('--warmup', type=int, default=GRAPH_WARMUP, help='steps before them')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--batch-size', type=int)
     parser.add_argument('--workers', type=int, help='processes that load data')
@@ -141,6 +145,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path)
     parser.add_argument('--curve', type=Path, help='picture of the losses of the first round')
     args = parser.parse_args(arguments)
+    if 'ours-graphs' in args.variant and args.warmup < GRAPH_WARMUP:
+        parser.error(
+            f'--warmup {args.warmup} would time the recording of ours-graphs; give {GRAPH_WARMUP} '
+            'or more.'
+        )
     if args.emulate and (args.dtype != 'bfloat16' or 'mmaction2' in args.variant):
         parser.error("--emulate is for --dtype bfloat16, and mmaction2's network cannot do it")
     return args

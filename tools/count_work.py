@@ -35,9 +35,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.models.official import OfficialUniFormer
 from tools.benchmark import shape_of
 from tools.benchmarking.host import as_on_a_gpu
-from tools.benchmarking.measure import describe, moved_bytes, step
-from tools.benchmarking.variants import ATTENTIONS, MODES, TASKS, Work, build, random_state
-from uniformer_mm.submission.writing import write_text
+from tools.benchmarking.measure import describe, step
+from tools.benchmarking.timing import moved_bytes
+from tools.benchmarking.variants import (
+    ATTENTIONS,
+    MODES,
+    TASKS,
+    Work,
+    build,
+    random_state,
+    usual_attention,
+    why_not,
+)
+from uniformer_mm.models import ARCHS
+from uniformer_mm.submission.writing import prepare, write_text
 
 VARIANTS = ('official', 'eager')
 # H100 SXM: matrix products and copies as measured for the project's baseline, multiply-adds of
@@ -93,18 +104,18 @@ def depthwise_gflop(network: nn.Module, run: Callable[[], object]) -> float:
 @contextmanager
 def formulas_of_a_gpu() -> Iterator[None]:
     """As on a GPU, for tensors without memory; a launch does nothing."""
-    from uniformer_mm.models import attention, layers, prepared
+    from uniformer_mm.models import layers, prepared, windows
     from uniformer_mm.ops.launch import Kernel
 
-    padding_tokens = attention.padding_tokens
+    window_rows = windows.window_rows
 
     def with_memory(*arguments: object) -> torch.Tensor:
         with unset_fake_temporarily():
-            return padding_tokens(*arguments)
+            return window_rows(*arguments)
 
     with ExitStack() as stack:
         stack.enter_context(as_on_a_gpu())
-        stack.enter_context(patch.object(attention, 'padding_tokens', with_memory))
+        stack.enter_context(patch.object(windows, 'window_rows', with_memory))
         stack.enter_context(patch.object(Kernel, '__call__', lambda *arguments: None))
         for module in (layers, prepared):
             stack.enter_context(patch.object(module, 'runs', lambda x: True))
@@ -143,10 +154,33 @@ def count(work: Work, variants: list[str]) -> list[Count]:
     return [Count(str(work), variant, moved_gib(variant, work), *computed) for variant in variants]
 
 
+def works(args: argparse.Namespace) -> list[Work]:
+    """Everything the command line asks for, in order.
+
+    Raises:
+        ValueError: There is no such network, or the shape is not one of the task.
+    """
+    found = []
+    for arch in args.arch:
+        for name in args.task:
+            task = TASKS[name]
+            shape = shape_of(args.shape, task.rank) if args.shape else task.cuda_shape
+            for attention in args.attention or [usual_attention(name, arch)]:
+                for mode in args.mode:
+                    found.append(Work(arch, name, attention, shape, 'bfloat16', mode))
+    for work in found:
+        reason = why_not('official', work, 'cpu')
+        if reason:
+            raise ValueError(f'{work}: {reason}; choose another --task, --arch or --attention.')
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', nargs='+', default=['small'])
+    parser.add_argument(
+        '--arch', nargs='+', choices=ARCHS, default=['small'], metavar='ARCH', help=', '.join(ARCHS)
+    )
     parser.add_argument('--task', nargs='+', choices=TASKS, default=['image', 'dense', 'video'])
     parser.add_argument('--attention', nargs='+', choices=ATTENTIONS, help="default: the task's")
     parser.add_argument('--shape', help="default: the task's for a GPU")
@@ -159,18 +193,16 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if 'eager' in args.variant and importlib.util.find_spec('triton') is None:
         parser.error('our kernels need the package triton; install it, or use --variant official')
+    try:
+        asked = works(args)
+        if args.json:
+            prepare(args.json, overwrite=True)
+    except ValueError as error:
+        parser.error(str(error))
     table = Table('work', 'network', 'GiB', 'GFLOP', 'depthwise')
     for name in ('bytes, ms', 'products, ms', 'depthwise, ms'):
         table.add_column(name, justify='right')
-    counts = []
-    for arch in args.arch:
-        for name in args.task:
-            task = TASKS[name]
-            shape = shape_of(args.shape, task.rank) if args.shape else task.cuda_shape
-            for attention in args.attention or [task.attention]:
-                for mode in args.mode:
-                    work = Work(arch, name, attention, shape, 'bfloat16', mode)
-                    counts += count(work, args.variant)
+    counts = [row for work in asked for row in count(work, args.variant)]
     for row in counts:
         times = row.milliseconds(args.copy, args.matmul, args.fma)
         table.add_row(

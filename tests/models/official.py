@@ -354,7 +354,8 @@ class OfficialUniFormer(nn.Module):
         for stage in range(1, 5):
             x = getattr(self, f'patch_embed{stage}')(x)
             if self.light and stage == 3:
-                cls = self.cls_token.expand(x.shape[0], -1, -1)
+                # A copy: a view would still ask for gradients without them, which counters refuse.
+                cls = self.cls_token.repeat(x.shape[0], 1, 1)
             elif self.light and stage == 4:
                 cls = self.cls_upsample(cls)
             for block in getattr(self, f'blocks{stage}'):
@@ -363,6 +364,10 @@ class OfficialUniFormer(nn.Module):
                 else:
                     x = block(x)
             maps.append(x)
+        if self.light and len(x) == 1:
+            # A view of sorted tokens, with strides from which BatchNorm's backward pass on a CPU
+            # (torch 2.14) makes a wrong gradient.
+            maps[-1] = x.contiguous()
         return maps, cls
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -14,7 +14,8 @@ pytest.importorskip('triton', reason='the package triton is not installed')
 from tests.models.official import OfficialUniFormer
 from tools import count_work
 from tools.benchmarking.host import as_on_a_gpu
-from tools.benchmarking.measure import moved_bytes, step
+from tools.benchmarking.measure import step
+from tools.benchmarking.timing import moved_bytes
 from tools.benchmarking.variants import Work, build, random_state
 from uniformer_mm.models import ARCHS
 from uniformer_mm.ops.launch import Kernel
@@ -79,3 +80,33 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert rows[0]['depthwise_gflop'] == pytest.approx(depthwise_by_hand(CLIP))
     assert str(CLIP) in capsys.readouterr().out.replace('\n', ' ')
     assert Kernel.__call__ is launch, 'kernels work again afterwards'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--shape', '8x64'], "--shape '8x64' must be batch x height x width"),
+        (['--shape', '8x16x64'], 'and a height and width of at least 32 pixels'),
+        (['--attention', 'divided'], 'divided attention needs clips; choose another --task'),
+        (['--arch', 'xxs', '--attention', 'window'], 'xxs has global attention only'),
+        (['--arch', 'nope'], "invalid choice: 'nope' (choose from 'tiny', 'xxs'"),
+        (['--json', '{file}/counts.json'], 'counts.json: cannot be written'),
+    ],
+)
+def test_says_what_does_not_go_together(
+    arguments: list, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / 'file'
+    file.touch()
+    with pytest.raises(SystemExit) as left:
+        count_work.main([argument.format(file=file) for argument in arguments])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_light_arch_has_its_own_attention(tmp_path: Path) -> None:
+    path = tmp_path / 'counts.json'
+    arguments = ['--arch', 'xxs', '--task', 'dense', '--shape', '1x64x64', '--json', str(path)]
+    assert count_work.main([*arguments, '--mode', 'inference', '--variant', 'official']) == 0
+    (row,) = json.loads(path.read_text())
+    assert row['work'] == 'dense xxs global 1x64x64 bfloat16 inference'

@@ -10,7 +10,8 @@ import pytest
 import torch
 from benchmarking import operations
 
-from uniformer_mm.ops import depthwise_conv
+from uniformer_mm.ops import depthwise_conv, tuning
+from uniformer_mm.ops.tiles import Tile
 
 QUICK = ['--device', 'cpu', '--tiny', '--threads', '1', '--repeats', '2', '--seconds', '0.0001']
 
@@ -89,6 +90,23 @@ def test_problems_are_those_of_the_network() -> None:
         ((1, 8, 14, 14, 320), 3),
         ((1, 8, 7, 7, 512), 3),
     ]
+
+
+def test_tuning_goes_on_after_an_operation_without_a_tile(monkeypatch) -> None:
+    fast, slow = Tile(1, 1, 1, 1), Tile(1, 1, 1, 2)
+
+    def tune(operation: str, *_: object) -> dict[Tile, float]:
+        if operation == 'forward':
+            raise RuntimeError('no tile ran')
+        return {fast: 1.0, slow: 3.0}
+
+    monkeypatch.setattr(tuning, 'tune', tune)
+    args = benchmark_ops.parse(['--device', 'cpu', '--tiny'])
+    rows = benchmark_ops.tune(args)
+    assert [row['operation'] for row in rows] == ['forward', 'weight_grad'] * 4
+    assert {row['refused'] for row in rows[::2]} == {'no tile ran'}
+    for row in rows[1::2]:
+        assert (row['tile'], row['ms'], row['slowest_ms']) == (str(fast), 1.0, 3.0)
 
 
 @pytest.mark.parametrize(

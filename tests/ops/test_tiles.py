@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
 
-from uniformer_mm.ops import mlp_tiles, tiles
+from uniformer_mm.ops import framework, mlp_tiles, tiles, tuning
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS, TRITON_DTYPES
 from uniformer_mm.ops.tiles import FORWARD, WEIGHT_GRAD, Tile
 
@@ -86,3 +91,91 @@ def test_every_mlp_kernel_has_a_tile(operation: str, dtype: torch.dtype) -> None
         for block in (tile.block_n, tile.block_h):
             assert block & (block - 1) == 0, 'Triton needs powers of two'
             assert block >= mlp_tiles.MIN_BLOCK
+
+
+RIGHT, FAST, WRONG, NOT_A_NUMBER, TOO_LARGE, BROKEN, IN_TABLE = (
+    Tile(1, 1, 1, 2**n) for n in range(7)
+)
+CANDIDATES = [TOO_LARGE, WRONG, NOT_A_NUMBER, RIGHT, BROKEN, FAST]
+
+
+class Warnings(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    logger, handler = MMLogger.get_current_instance(), Warnings()
+    logger.addHandler(handler)
+    yield handler.texts
+    logger.removeHandler(handler)
+
+
+def launched(right: Callable[..., Tensor | tuple[Tensor, Tensor]]) -> Callable:
+    """A launcher whose tiles do what their names say."""
+    from triton.runtime.errors import OutOfResources
+
+    def launch(*arguments: object) -> Tensor | tuple[Tensor, Tensor]:
+        *arguments, tile = arguments
+        if tile == TOO_LARGE:
+            raise OutOfResources(300, 255, 'registers')
+        if tile == BROKEN:
+            raise RuntimeError('PassManager::run failed')
+        found = right(*arguments)
+        factor = {WRONG: 1.1, NOT_A_NUMBER: float('nan')}.get(tile, 1)
+        return found * factor if isinstance(found, Tensor) else tuple(y * factor for y in found)
+
+    return launch
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """Stand-ins for the kernels; the tiles that a stand-in for the clock has timed, in order."""
+    pytest.importorskip('triton', reason='the package triton is not installed')
+    from uniformer_mm.ops import triton_depthwise
+
+    for name in ('forward', 'weight_grad'):
+        monkeypatch.setattr(triton_depthwise, name, launched(getattr(framework, name)))
+    monkeypatch.setattr(tuning, 'candidates', lambda *_: CANDIDATES)
+    monkeypatch.setattr(tuning, 'default_tile', lambda *_: IN_TABLE)
+    return []
+
+
+def tune(operation: str, timed: list[Tile]) -> dict[Tile, float]:
+    def measure(call: Callable[[], Tensor]) -> float:
+        timed.append(call.args[0])
+        return {FAST: 1.0, RIGHT: 2.0}.get(call.args[0], 3.0)
+
+    shape, kernel = (2, 5, 6, 8), (3, 3)
+    return tuning.tune(operation, shape, kernel, torch.bfloat16, device='cpu', measure=measure)
+
+
+@pytest.mark.parametrize('operation', [FORWARD, WEIGHT_GRAD])
+def test_tuning_leaves_out_tiles_that_fail_or_are_wrong(
+    operation: str, timed: list[Tile], warnings: list[str]
+) -> None:
+    assert tune(operation, timed) == {FAST: 1.0, RIGHT: 2.0, IN_TABLE: 3.0}
+    assert timed == [IN_TABLE, RIGHT, FAST]
+    assert tiles.load_tuned('cpu') == {f'{operation} 3x3 8 bfloat16': FAST}
+    reasons = {TOO_LARGE: 'registers', WRONG: 'off by', NOT_A_NUMBER: 'nan', BROKEN: 'PassManager'}
+    assert len(warnings) == len(reasons)
+    for tile, reason in reasons.items():
+        assert any(f'{tile} is left out' in text and reason in text for text in warnings), tile
+
+
+def test_tuning_says_if_no_tile_is_left(
+    timed: list[Tile], warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, 'candidates', lambda *_: [WRONG])
+    monkeypatch.setattr(tuning, 'default_tile', lambda *_: TOO_LARGE)
+    with pytest.raises(RuntimeError, match=r'no tile of forward .* ran and was right'):
+        tune(FORWARD, timed)
+    assert tiles.load_tuned('cpu') == {}
+    assert len(warnings) == 2

@@ -4,59 +4,62 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
-import platform
+import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .timing import processor
-from .variants import PASSES, REPLAYED, Work, build, random_state, why_not
+from uniformer_mm.models import ARCHS
 
-MIB = 2**20
-# Largest relative error of the maps against the reference in float32, and in half precision
-# against the reference's own error there.
+from .timing import (
+    Ceilings,
+    host_and_busy,
+    memory_mib,
+    moved_bytes,
+    processor,
+    reserved_mib,
+    seconds,
+    slowest_operators,
+    versions,
+)
+from .variants import (
+    PASSES,
+    REPLAYED,
+    Work,
+    build,
+    conditions,
+    decisive_state,
+    trunk,
+    why_not,
+)
+
+# Largest relative error against the reference in float32 (seen: 1e-6 for maps and gradients, 1e-5
+# where a BatchNorm has two values for each channel), and, where the work is done in another
+# precision, what the reference's own error there adds.
 FLOAT32_TOLERANCE = 1e-4
-HALF_FACTOR = 3
-HOST_CALLS = 5
-_VIEWS = {
-    'view',
-    '_unsafe_view',
-    'permute',
-    'transpose',
-    't',
-    'slice',
-    'select',
-    'split',
-    'unsqueeze',
-    'squeeze',
-    'expand',
-    'as_strided',
-    'alias',
-    'detach',
-    'device',
-    'unfold',
-    'unbind',
-    'empty',
-    'empty_strided',
-    'new_empty',
-}
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the machine reaches at best: operations and bytes for each second."""
-
-    flops: float
-    bytes: float
+OWN_FACTOR = 3
+# Least that is added in half precision for a light arch: nearly equal scores decide which tokens it
+# keeps, and rounding decides some otherwise (seen: 0.17 for gradients of the reference).
+LIGHT_ALLOWANCE = 0.3
+# What is compared, in the words of a refusal.
+OUTPUTS, TRAINED_OUTPUTS, STATISTICS = 'outputs', 'outputs in training', 'running statistics'
+PARAMETER_GRADIENTS, INPUT_GRADIENTS = 'parameter gradients', 'input gradients'
+Found = dict[str, list[Tensor]]
+# Reasons of refusals.
+NO_MEMORY = 'ran out of memory'
+NO_MEMORY_TO_COMPARE = (
+    'the reference ran out of memory, even on a batch of 1, so parity cannot be checked'
+)
+MEMORY_ERRORS = ('out of memory', 'not enough memory', "can't allocate memory", 'ALLOC_FAILED')
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,14 @@ class Row:
         memory_mib: On a GPU the peak over the resident memory; on a CPU what a training forward
             keeps for the backward pass (0 in inference, and where a compiler keeps it). Of CUDA
             graphs what they hold for good, gradients of the parameters included.
-        of_matmul: Time that the counted products need at the ceiling, as a share of the time.
-        of_copy: The same for the bytes that the variant's operators read and write.
-        error: Relative error against the reference in float32.
+        of_matmul: Time that the counted products need at the ceiling of the dtype in which they are
+            computed, as a share of the time; None where the processor emulates it.
+        of_copy: The same for the bytes that the variant's operators read and write; None where
+            these are a compiler's, which are not counted.
+        error: Relative error of the maps, in evaluation, against the reference in float32.
+        training_errors: Of what else was compared for a training step, by name.
+        checked: On which shape that was, where the reference had no memory for the work's; else
+            empty.
         refused: Why there is no time; empty otherwise.
         operators: Shares of the time in the framework's slowest operators, if they were asked for.
         host_ms: On a GPU the time until the call returns, before the GPU is done; where it equals
@@ -88,57 +96,15 @@ class Row:
     low_ms: float = 0.0
     high_ms: float = 0.0
     memory_mib: float = 0.0
-    of_matmul: float = 0.0
-    of_copy: float = 0.0
+    of_matmul: float | None = None
+    of_copy: float | None = None
     error: float = 0.0
+    training_errors: dict[str, float] = field(default_factory=dict)
+    checked: str = ''
     refused: str = ''
     operators: dict[str, float] = field(default_factory=dict)
     host_ms: float = 0.0
     busy_ms: float = 0.0
-
-
-class CountBytes(TorchDispatchMode):
-    """Adds up what operators, and kernels that are launched directly, read and write; no views."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = self.launches = 0
-
-    def add(self, values: Iterable[object]) -> None:
-        """Count each tensor among ``values`` once."""
-        tensors = {id(value): value for value in values if isinstance(value, Tensor)}
-        self.total += sum(tensor.nbytes for tensor in tensors.values())
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run ``func`` and count its tensors, or those of the kernels inside it."""
-        launches = self.launches
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ not in _VIEWS and launches == self.launches:
-            self.add((*args, *(result if isinstance(result, tuple) else (result,))))
-        return result
-
-    @contextmanager
-    def with_kernels(self) -> Iterator[CountBytes]:
-        """Count within this context; not from several threads."""
-        if importlib.util.find_spec('triton') is None:
-            with self:
-                yield self
-            return
-        from uniformer_mm.ops.launch import Kernel
-
-        launch = Kernel.__call__
-
-        def counted(kernel: Kernel, grid: tuple, tensors: tuple, *rest: object) -> None:
-            self.launches += 1
-            self.add(tensors)
-            launch(kernel, grid, tensors, *rest)
-
-        Kernel.__call__ = counted
-        try:
-            with self:
-                yield self
-        finally:
-            Kernel.__call__ = launch
 
 
 def describe(device: str, threads: int) -> str:
@@ -147,60 +113,34 @@ def describe(device: str, threads: int) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f'{processor()}, {threads} threads'
-    date = datetime.date.today().isoformat()
-    return f'{name}, torch {torch.__version__}, Python {platform.python_version()}, {date}'
+    return f'{name}, {versions(device)}, {datetime.date.today().isoformat()}'
 
 
-def seconds(
-    call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Time of one call, until the device is done; ``clock`` is that of a processor."""
-    if device.startswith('cuda'):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        torch.cuda.synchronize(device)
-        return start.elapsed_time(end) / 1e3
-    begin = clock()
-    call()
-    return clock() - begin
+def autocast(x: Tensor, dtype: str) -> AbstractContextManager:
+    """Autocast to half precision on the device of ``x``; none for float32."""
+    if dtype == 'float32':
+        return nullcontext()
+    return torch.autocast(x.device.type, dtype=getattr(torch, dtype))
 
 
-def measure_ceilings(
-    device: str, dtype: str, clock: Callable[[], float] = time.perf_counter
-) -> Ceilings:
-    """Best of ten of a large square product and of a large copy."""
-    cuda = device.startswith('cuda')
-    size, length = (8192, 2**29) if cuda else (1024, 2**25)
-    a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
-    source = torch.ones(length, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-
-    def best(call: Callable[[], object]) -> float:
-        call()
-        return min(seconds(call, device, clock) for _ in range(10))
-
-    product, copy = best(lambda: a @ b), best(lambda: target.copy_(source))
-    return Ceilings(flops=2 * size**3 / product, bytes=2 * length / copy)
+def maps_of(network: nn.Module, x: Tensor, dtype: str) -> tuple[Tensor, ...]:
+    """The maps of one forward pass."""
+    with autocast(x, dtype):
+        result = network(x)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def step(network: nn.Module, x: Tensor, work: Work) -> Callable[[], object]:
-    """One forward without gradients, or one forward and backward."""
-    half = work.dtype == 'bfloat16'
+    """One forward without gradients, or one forward and backward (without a loss scaler)."""
     network.train(work.mode == 'training')
 
-    def run() -> object:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=half):
-            if work.mode == 'inference':
-                with torch.no_grad():
-                    return network(x)
-            network.zero_grad(set_to_none=True)
-            result = network(x)
-            maps = result if isinstance(result, tuple) else (result,)
-            loss = sum(y.float().square().mean() for y in maps)
-        loss.backward()
-        return None
+    def run() -> None:
+        if work.mode == 'inference':
+            with torch.no_grad():
+                maps_of(network, x, work.dtype)
+            return
+        network.zero_grad(set_to_none=True)
+        sum(y.float().square().mean() for y in maps_of(network, x, work.dtype)).backward()
 
     return run
 
@@ -208,112 +148,352 @@ def step(network: nn.Module, x: Tensor, work: Work) -> Callable[[], object]:
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor, dtype: str) -> Tensor:
     """All maps in evaluation mode, as one float64 vector."""
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=dtype == 'bfloat16'):
-        result = network.eval()(x)
-    maps = result if isinstance(result, tuple) else (result,)
-    return torch.cat([y.double().flatten() for y in maps])
+    return torch.cat([y.double().flatten() for y in maps_of(network.eval(), x, dtype)])
 
 
-def memory_mib(run: Callable[[], object], device: str) -> float:
-    """See :class:`Row`."""
-    if device.startswith('cuda'):
-        torch.cuda.synchronize(device)
-        resident = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        return (torch.cuda.max_memory_allocated(device) - resident) / MIB
-    kept = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run()
-    return sum(kept.values()) / MIB
+@torch.no_grad()
+def in_evaluation(network: nn.Module, x: Tensor, dtype: str, passes: int = 1) -> Found:
+    """What the last of some passes in evaluation mode gives."""
+    network.eval()
+    for _ in range(passes - 1):
+        maps_of(network, x, dtype)
+    return {OUTPUTS: list(maps_of(network, x, dtype))}
 
 
-def reserved_mib(device: str) -> float:
-    """Memory that a GPU's allocator cannot give back; 0 on a CPU."""
-    if not device.startswith('cuda'):
-        return 0.0
-    torch.cuda.synchronize(device)
-    torch.cuda.empty_cache()
-    return torch.cuda.memory_reserved(device) / MIB
+def in_training(
+    network: nn.Module,
+    x: Tensor,
+    dtype: str,
+    state: dict[str, Tensor],
+    passes: int = 1,
+    with_input: bool = True,
+) -> Found:
+    """What the last of some training passes gives, all of which begin with the same statistics.
 
-
-def operations(network: nn.Module, x: Tensor, work: Work) -> float:
-    """Operations of one step, from those of a forward pass.
-
-    A training step has two more for each, the gradients of both factors. The counter's own formula
-    for gradients takes a depthwise convolution for a dense one.
+    Args:
+        network: Any variant.
+        x: An input, which wants no gradient, as in the steps that are timed.
+        dtype: Of autocast, or float32.
+        state: Parameters and statistics.
+        passes: How many.
+        with_input: Whether to make one more pass for the gradient of the input.
     """
-    with FlopCounterMode(display=False) as flops:
-        outputs(network, x, work.dtype)
-    return flops.get_total_flops() * (3 if work.mode == 'training' else 1)
+    network.train()
+    for _ in range(passes - 1):
+        _training_pass(network, x, dtype, state)
+    found = {TRAINED_OUTPUTS: _training_pass(network, x, dtype, state)}
+    buffers = sorted(trunk(network).named_buffers())
+    parameters = [p for _, p in sorted(trunk(network).named_parameters())]
+    found[STATISTICS] = [tensor.clone() for name, tensor in buffers if 'running' in name]
+    found[PARAMETER_GRADIENTS] = [
+        torch.zeros_like(p) if p.grad is None else p.grad for p in parameters
+    ]
+    if with_input:
+        x = x.clone().requires_grad_()
+        _training_pass(network, x, dtype, state)
+        found[INPUT_GRADIENTS] = [x.grad]
+    network.zero_grad(set_to_none=True)
+    return found
 
 
-def moved_bytes(run: Callable[[], object]) -> float:
-    """Bytes that the operators of one step read and write."""
-    with CountBytes().with_kernels() as moved:
-        run()
-    return moved.total
+def _training_pass(
+    network: nn.Module, x: Tensor, dtype: str, state: dict[str, Tensor]
+) -> list[Tensor]:
+    """Forward and backward from random gradients of the maps.
+
+    The mean square of the timed steps has next to no gradient before a BatchNorm, whose outputs
+    have the same one whatever comes in; nor would float16 hold it without a scaler.
+    """
+    trunk(network).load_state_dict(state)
+    network.zero_grad(set_to_none=True)
+    maps = [y.float() for y in maps_of(network, x, dtype)]
+    draw = torch.Generator().manual_seed(0)
+    torch.autograd.backward(maps, [torch.randn(y.shape, generator=draw).to(y) for y in maps])
+    return [y.detach() for y in maps]
 
 
-def host_and_busy(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """See :class:`Row`; zeros on a CPU."""
-    if not device.startswith('cuda'):
-        return 0.0, 0.0
-    host = []
-    for _ in range(HOST_CALLS):
-        torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        run()
-        host.append(time.perf_counter() - begin)
-    torch.cuda.synchronize(device)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        run()
-        torch.cuda.synchronize(device)
-    busy = sum(event.self_device_time_total for event in profiled.key_averages())
-    return 1e3 * statistics.median(host), busy / 1e3
+def relative_error(found: list[Tensor], exact: list[Tensor]) -> float:
+    """Of several tensors as one vector.
+
+    Raises:
+        ValueError: They have other shapes.
+    """
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, exact)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f'it has results of shapes {shapes[0]}, but the reference {shapes[1]}')
+    squares = [
+        torch.stack([(a.double() - b.double()).square().sum(), b.double().square().sum()])
+        for a, b in zip(found, exact, strict=True)
+    ]
+    difference, size = sum(squares)
+    return float((difference / size).sqrt())
 
 
-def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:
-    """Shares of a profiled call's own time, largest first."""
-    kinds = {'cpu': ProfilerActivity.CPU, 'cuda': ProfilerActivity.CUDA}
-    kind = device.partition(':')[0]
-    with profile(activities=[kinds[kind]]) as profiled:
-        run()
-    name = 'self_cpu_time_total' if kind == 'cpu' else 'self_device_time_total'
-    times = {event.key: getattr(event, name) for event in profiled.key_averages()}
-    total = sum(times.values())
-    slowest = sorted(times, key=times.get, reverse=True)[:count]
-    return {key: times[key] / total for key in slowest}
-
-
-def _passes(variant: str) -> int:
-    return PASSES if variant in REPLAYED else 1
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions of a GPU without TF32, which they use unless told."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The reference's maps in float32 and the largest error that is allowed in the work's dtype."""
+    """What the reference computes in float32, and how far off a variant may be.
 
-    maps: Tensor
-    limit: float
+    Attributes:
+        x: The input.
+        results: By name.
+        limits: Largest relative errors in the work's dtype, by name.
+    """
+
+    x: Tensor
+    results: Found
+    limits: dict[str, float]
 
     @classmethod
-    def of(cls, reference: nn.Module, x: Tensor, dtype: str) -> Truth:
-        """Of a reference that no training step has changed yet."""
-        truth = cls(outputs(reference, x, 'float32'), FLOAT32_TOLERANCE)
-        if dtype == 'float32':
-            return truth
-        return cls(truth.maps, truth.limit + HALF_FACTOR * truth.error(reference, x, dtype))
+    def of(cls, work: Work, state: dict[str, Tensor], device: str) -> Truth:
+        """For one work; its mode says what is compared."""
+        x, reference = work.sample(device), build('official', work, state).to(device)
 
-    def error(self, network: nn.Module, x: Tensor, dtype: str) -> float:
-        """Relative error of a network's maps."""
-        return float((outputs(network, x, dtype) - self.maps).norm() / self.maps.norm())
+        def computed(dtype: str) -> Found:
+            found = in_evaluation(reference, x, dtype)
+            if work.mode == 'training':
+                found |= in_training(reference, x, dtype, state)
+            return found
+
+        with exact_float32():
+            truth = cls(x, computed('float32'), {})
+        own = dict.fromkeys(truth.results, 0.0)
+        if work.dtype != 'float32' or x.is_cuda:
+            own = truth.errors(computed(work.dtype))
+        light = work.dtype != 'float32' and ARCHS[work.arch].keep_ratios
+        least = LIGHT_ALLOWANCE if light else 0.0
+        limits = {
+            name: FLOAT32_TOLERANCE + max(OWN_FACTOR * error, least) for name, error in own.items()
+        }
+        return replace(truth, limits=limits)
+
+    def errors(self, found: Found) -> dict[str, float]:
+        """Relative errors of results, by name."""
+        return {name: relative_error(part, self.results[name]) for name, part in found.items()}
+
+    def check(self, errors: dict[str, float]) -> None:
+        """See that errors are within their limits.
+
+        Raises:
+            ValueError: One is not, or not a number.
+        """
+        for name, error in errors.items():
+            if not error <= self.limits[name]:
+                raise ValueError(
+                    f'its {name} differ by {error:.1e}, more than {self.limits[name]:.1e}'
+                )
+
+
+def operations(network: nn.Module, work: Work) -> float:
+    """Operations of one step, from those of a forward pass over tensors without memory.
+
+    A training step has two more for each, the gradients of both factors. The counter's own formula
+    for gradients takes a depthwise convolution for a dense one.
+
+    Args:
+        network: The reference, on a CPU.
+        work: What it does.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        x = work.sample('cpu')
+        with FlopCounterMode(display=False) as flops:
+            maps_of(network.eval(), x, work.dtype)
+    return flops.get_total_flops() * (3 if work.mode == 'training' else 1)
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether an error is an allocator's; those of a CPU, libraries and compilers have no type."""
+    kinds = (torch.cuda.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(text in str(error) for text in MEMORY_ERRORS)
+
+
+def attempt(function: Callable[..., T], *arguments: object) -> tuple[T | None, str]:
+    """What a function returns, or why it cannot: no memory, or the sentence of a ``ValueError``."""
+    try:
+        return function(*arguments), ''
+    except ValueError as error:
+        return None, str(error)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+    return None, NO_MEMORY
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def find_truth(work: Work, state: dict[str, Tensor], device: str) -> tuple[Truth | None, str]:
+    """The truth for a work or, if memory does not suffice, for a batch of 1; or why there is none.
+
+    All formulas see maps of the same sizes then, only fewer.
+    """
+    truth, reason = attempt(Truth.of, work, state, device)
+    if reason != NO_MEMORY:
+        return truth, reason
+    free_memory()
+    truth, reason = attempt(Truth.of, replace(work, shape=(1, *work.shape[1:])), state, device)
+    return truth, NO_MEMORY_TO_COMPARE if reason == NO_MEMORY else reason
+
+
+@dataclass
+class Candidate:
+    """A variant that computes what the reference does, while it is measured.
+
+    Attributes:
+        variant: Its name.
+        work: What it does.
+        network: It.
+        run: One step.
+        errors: Relative ones, by name.
+        checked: See :class:`Row`.
+        kept_mib: Memory that its recordings hold.
+        times: Of its steps, in seconds.
+    """
+
+    variant: str
+    work: Work
+    network: nn.Module | None
+    run: Callable[[], object] | None
+    errors: dict[str, float]
+    checked: str
+    kept_mib: float
+    times: list[float] = field(default_factory=list)
+
+    @classmethod
+    def admit(
+        cls, variant: str, work: Work, state: dict[str, Tensor], truth: Truth, x: Tensor
+    ) -> Candidate:
+        """Build a variant, compare it and warm it up.
+
+        Raises:
+            ValueError: It computes something else, or cannot be built or run.
+        """
+        network, device = build(variant, work, state).to(x.device), str(x.device)
+        replayed = variant in REPLAYED
+        passes = PASSES if replayed else 1
+        before = reserved_mib(device)
+        errors = truth.errors(in_evaluation(network, truth.x, work.dtype, passes))
+        truth.check(errors)
+        if work.mode == 'training':
+            before = reserved_mib(device)
+            # A pass for the gradient of the input would not be replayed.
+            found = in_training(network, truth.x, work.dtype, state, passes, not replayed)
+            errors |= truth.errors(found)
+            truth.check(errors)
+            del found
+        elsewhere = truth.x.shape != x.shape
+        if elsewhere:
+            before = reserved_mib(device)
+        run = step(network, x, work)
+        for _ in range(passes):
+            run()
+        kept = reserved_mib(device) - before
+        checked = 'x'.join(map(str, (len(truth.x), *truth.x.shape[2:]))) if elsewhere else ''
+        return cls(variant, work, network, run, errors, checked, kept)
+
+    def time(self, device: str, clock: Callable[[], float]) -> None:
+        """One step more."""
+        self.times.append(seconds(self.run, device, clock))
+
+    def product_dtype(self) -> str:
+        """The dtype of its matrix products: ours leaves bfloat16 to processors that have it."""
+        on_cpu = next(self.network.parameters()).device.type == 'cpu'
+        emulates = not getattr(self.network, 'cpu_multiplies_bfloat16', True)
+        return (
+            'float32' if on_cpu and emulates and self.work.dtype == 'bfloat16' else self.work.dtype
+        )
+
+    def memory_mib(self, device: str) -> float:
+        """See :class:`Row`."""
+        if self.variant in REPLAYED:
+            return self.kept_mib
+        if 'compile' in self.variant and not device.startswith('cuda'):
+            return 0.0
+        return memory_mib(self.run, device)
+
+    def row(
+        self, device: str, work_flops: float, ceilings: dict[str, Ceilings], operators: int
+    ) -> Row:
+        """What was measured, and what is counted and profiled now."""
+        median = statistics.median(self.times)
+        low, _, high = statistics.quantiles([*self.times, median], n=4)
+        ceiling, of_matmul, of_copy = ceilings.get(self.product_dtype()), None, None
+        if ceiling is not None:
+            of_matmul = work_flops / ceiling.flops / median
+        if 'compile' not in self.variant:
+            copied = next(iter(ceilings.values())).bytes
+            of_copy = moved_bytes(self.run) / copied / median
+        host_ms, busy_ms = host_and_busy(self.run, device)
+        errors = dict(self.errors)
+        return Row(
+            self.work,
+            self.variant,
+            1e3 * median,
+            1e3 * low,
+            1e3 * high,
+            self.memory_mib(device),
+            of_matmul,
+            of_copy,
+            errors.pop(OUTPUTS),
+            errors,
+            self.checked,
+            operators=slowest_operators(self.run, device, operators) if operators else {},
+            host_ms=host_ms,
+            busy_ms=busy_ms,
+        )
+
+
+class Cell:
+    """The variants of one work: those that are measured, and those that are refused."""
+
+    def __init__(self) -> None:
+        self.candidates: dict[str, Candidate] = {}
+        self.refused: dict[str, str] = {}
+
+    def refuse(self, variant: str, reason: str) -> None:
+        """Say why a variant is not measured (any more), and let it go."""
+        self.refused[variant] = reason
+        candidate = self.candidates.pop(variant, None)
+        if candidate is not None:
+            # Callers hold the candidate still; its memory must not wait for them.
+            candidate.network = candidate.run = None
+        free_memory()
+
+    def attempt(self, variant: str, function: Callable[..., T], *arguments: object) -> T | None:
+        """What a function returns that uses a variant; None, and a refusal, if it cannot."""
+        with conditions(variant):
+            result, reason = attempt(function, *arguments)
+        if reason:
+            self.refuse(variant, reason)
+        return result
+
+    def admit(self, variants: list[str], work: Work, state: dict[str, Tensor], device: str) -> None:
+        """Compare variants with the reference and keep those that are right."""
+        truth, reason = find_truth(work, state, device)
+        x = None if truth is None else truth.x
+        if truth is not None and len(x) != work.shape[0]:
+            x, reason = attempt(work.sample, device)
+        for variant in variants:
+            if reason:
+                self.refuse(variant, reason)
+                continue
+            found = self.attempt(variant, Candidate.admit, variant, work, state, truth, x)
+            if found is not None:
+                self.candidates[variant] = found
 
 
 def measure(
@@ -321,66 +501,45 @@ def measure(
     variants: list[str],
     device: str,
     repeats: int,
-    ceilings: Ceilings,
+    ceilings: dict[str, Ceilings],
     clock: Callable[[], float] = time.perf_counter,
     operators: int = 0,
+    skipped: dict[str, str] | None = None,
 ) -> list[Row]:
-    """Rows of one work, its variants timed in turn; ``operators`` says how many are listed."""
-    x, state = work.sample(device), random_state(work)
-    against = 'eager' if why_not('official', work, device) else 'official'
-    reference = build(against, work, state).to(device)
-    truth = Truth.of(reference, x, work.dtype)
-    work_flops = operations(reference, x, work)
-    refused, runs, rows, found, networks = {}, {}, [], {}, {}
+    """Rows of one work, its variants timed in turn.
+
+    Args:
+        work: What to do.
+        variants: By which networks.
+        device: Where.
+        repeats: Times each.
+        ceilings: By dtype of matrix products, those that the device has.
+        clock: Of a processor.
+        operators: How many of the slowest are listed.
+        skipped: Variants not to be tried, and why.
+    """
+    cell = Cell()
     for variant in variants:
-        reason = why_not(variant, work, device)
-        if reason is None:
-            network = build(variant, work, state).to(device)
-            for _ in range(_passes(variant)):
-                found[variant] = truth.error(network, x, work.dtype)
-            if not found[variant] <= truth.limit:
-                reason = f'its outputs differ by {found[variant]:.1e}, more than {truth.limit:.1e}'
-        if reason is not None:
-            refused[variant] = reason
-            continue
-        networks[variant] = network
-        runs[variant] = step(network, x, work)
-    times = {variant: [] for variant in runs}
-    kept = {}
-    for variant, run in runs.items():
-        before = reserved_mib(device)
-        networks[variant].train(work.mode == 'training')
-        for _ in range(_passes(variant)):
-            run()
-        kept[variant] = reserved_mib(device) - before
+        reason = (skipped or {}).get(variant) or why_not(variant, work, device)
+        if reason:
+            cell.refuse(variant, reason)
+    left = [variant for variant in variants if variant not in cell.refused]
+    work_flops = 0.0
+    if left:
+        state = decisive_state(work)
+        work_flops = operations(build('official', work, state), work)
+        cell.admit(left, work, state, device)
     for _ in range(repeats):
-        for variant, run in runs.items():
-            times[variant].append(seconds(run, device, clock))
-    for variant in variants:
-        if variant in refused:
-            rows.append(Row(work, variant, refused=refused[variant]))
-            continue
-        run, median = runs[variant], statistics.median(times[variant])
-        low, _, high = statistics.quantiles([*times[variant], median], n=4)
-        eager = 'compile' not in variant
-        memory = 0.0
-        if variant in REPLAYED:
-            memory = kept[variant]
-        elif eager or device.startswith('cuda'):
-            memory = memory_mib(run, device)
-        rows.append(
-            Row(
-                work,
-                variant,
-                1e3 * median,
-                1e3 * low,
-                1e3 * high,
-                memory,
-                work_flops / ceilings.flops / median,
-                moved_bytes(run) / ceilings.bytes / median if eager else 0.0,
-                found[variant],
-                operators=slowest_operators(run, device, operators) if operators else {},
-                **dict(zip(('host_ms', 'busy_ms'), host_and_busy(run, device), strict=True)),
-            )
-        )
-    return rows
+        for variant, candidate in list(cell.candidates.items()):
+            cell.attempt(variant, candidate.time, device, clock)
+    found = {
+        variant: cell.attempt(variant, candidate.row, device, work_flops, ceilings, operators)
+        for variant, candidate in list(cell.candidates.items())
+    }
+    if any('compile' in variant for variant in left):
+        # Graphs of this work, and their memory; of one source there may be few.
+        torch._dynamo.reset()
+    return [
+        found.get(variant) or Row(work, variant, refused=cell.refused[variant])
+        for variant in variants
+    ]

@@ -10,6 +10,11 @@ from matplotlib.figure import Figure
 from .measure import Row
 
 
+def formats() -> list[str]:
+    """Endings of the files that can be written, without the dot."""
+    return sorted(Figure().canvas.get_supported_filetypes())
+
+
 def bars(rows: list[Row], path: Path) -> None:
     """Median time of each variant, works below each other, with quartiles."""
     rows = [row for row in rows if not row.refused]

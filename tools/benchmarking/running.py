@@ -21,7 +21,7 @@ from torch import Tensor
 from uniformer_mm.models.arch import resolve_arch
 
 from .backbones import reference_backbone, renamed
-from .measure import MIB
+from .timing import MIB
 
 MODES = ('training', 'inference')
 # Variants that are a hook of ours.
@@ -29,6 +29,7 @@ SPEED_HOOKS = {
     'ours-compiled': 'uniformer_mm.CompileHook',
     'ours-graphs': 'uniformer_mm.CudaGraphHook',
 }
+AUTOCAST_HOOK = 'uniformer_mm.InferenceAutocastHook'
 SEED = 0
 
 
@@ -202,16 +203,19 @@ def change_backbone(config: Config, variant: str) -> None:
 
 
 def change_precision(config: Config, dtype: str, float32_modules: tuple[str, ...]) -> None:
-    """Number format of the training step, and of a test (mmengine's loops know fp16 only)."""
+    """Number format of the training step and of a test."""
     if dtype == 'recipe':
         return
     wrapper = config.optim_wrapper
-    for key in ('type', 'dtype', 'loss_scale'):
+    for key in ('type', 'dtype', 'loss_scale', 'float32_modules'):
         wrapper.pop(key, None)
     wrapper.type = 'OptimWrapper'
+    hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] != AUTOCAST_HOOK]
     if dtype == 'bfloat16':
         wrapper.type = 'uniformer_mm.BFloat16OptimWrapper'
         wrapper.float32_modules = float32_modules
+        hooks.append(dict(type=AUTOCAST_HOOK, dtype=dtype, float32_modules=float32_modules))
+    config.custom_hooks = hooks
 
 
 def prepare(config: Config, mode: str, steps: int, work: Path) -> None:
@@ -235,7 +239,7 @@ def prepare(config: Config, mode: str, steps: int, work: Path) -> None:
         config.custom_hooks = [
             hook
             for hook in config.get('custom_hooks') or []
-            if hook['type'] in SPEED_HOOKS.values()
+            if hook['type'] in (AUTOCAST_HOOK, *SPEED_HOOKS.values())
         ]
 
 

@@ -1,20 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of calls taken in turns, and what they are read against."""
+"""Times of calls, what they move and keep, and what that is read against."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer
 
+MIB = 2**20
+HOST_CALLS = 5
 # Bytes of the copy that memory-bound operations are compared with.
 COPY = {'cpu': 2**26, 'cuda': 2**30}
+
+_VIEWS = {
+    'view',
+    '_unsafe_view',
+    'permute',
+    'transpose',
+    't',
+    'slice',
+    'select',
+    'split',
+    'unsqueeze',
+    'squeeze',
+    'expand',
+    'as_strided',
+    'alias',
+    'detach',
+    'device',
+    'unfold',
+    'unbind',
+    'empty',
+    'empty_strided',
+    'new_empty',
+}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine reaches at best: operations and bytes for each second."""
+
+    flops: float
+    bytes: float
 
 
 def milliseconds(
@@ -71,6 +111,34 @@ def processor() -> str:
     return f'{info.get("model name", platform.processor())} ({found})'
 
 
+def triton_version() -> str:
+    """The installed release of Triton, or ``'none'``."""
+    try:
+        import triton
+    except ImportError:
+        return 'none'
+    return triton.__version__
+
+
+def driver_version() -> str:
+    """Of the GPUs, as their own tool tells it; ``'unknown'`` without that."""
+    command = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown'
+    return next(iter(found.stdout.split()), 'unknown')
+
+
+def versions(device: str) -> str:
+    """Of everything a time depends on."""
+    found = [f'torch {torch.__version__}', f'Triton {triton_version()}']
+    if device.startswith('cuda'):
+        runtime = torch.version.cuda or torch.version.hip
+        found += [f'CUDA {runtime}', f'driver {driver_version()}']
+    return ', '.join([*found, f'Python {platform.python_version()}'])
+
+
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     """Columns of a row: median and middle half of each call."""
     columns = {}
@@ -86,3 +154,154 @@ def copied_per_millisecond(args: argparse.Namespace) -> float:
     target = torch.empty_like(source)
     times = milliseconds({'copy': lambda: target.copy_(source)}, args)
     return 2 * source.nbytes / quartiles(times['copy'])[1]
+
+
+def seconds(
+    call: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Time of one call, until the device is done; ``clock`` is that of a processor."""
+    if device.startswith('cuda'):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize(device)
+        return start.elapsed_time(end) / 1e3
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+def measure_ceilings(
+    device: str, dtype: str, clock: Callable[[], float] = time.perf_counter
+) -> Ceilings:
+    """Best of ten of a large square product and of a large copy."""
+    cuda = device.startswith('cuda')
+    size, length = (8192, 2**29) if cuda else (1024, 2**25)
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    source = torch.ones(length, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def best(call: Callable[[], object]) -> float:
+        call()
+        return min(seconds(call, device, clock) for _ in range(10))
+
+    product, copy = best(lambda: a @ b), best(lambda: target.copy_(source))
+    return Ceilings(flops=2 * size**3 / product, bytes=2 * length / copy)
+
+
+class CountBytes(TorchDispatchMode):
+    """Adds up what operators, and kernels that are launched directly, read and write; no views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.launches = 0
+
+    def add(self, values: Iterable[object]) -> None:
+        """Count each tensor among ``values`` once."""
+        tensors = {id(value): value for value in values if isinstance(value, Tensor)}
+        self.total += sum(tensor.nbytes for tensor in tensors.values())
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run ``func`` and count its tensors, or those of the kernels inside it."""
+        launches = self.launches
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ not in _VIEWS and launches == self.launches:
+            self.add((*args, *(result if isinstance(result, tuple) else (result,))))
+        return result
+
+    @contextmanager
+    def with_kernels(self) -> Iterator[CountBytes]:
+        """Count within this context; not from several threads."""
+        if importlib.util.find_spec('triton') is None:
+            with self:
+                yield self
+            return
+        from uniformer_mm.ops.launch import Kernel
+
+        launch = Kernel.__call__
+
+        def counted(kernel: Kernel, grid: tuple, tensors: tuple, *rest: object) -> None:
+            self.launches += 1
+            self.add(tensors)
+            launch(kernel, grid, tensors, *rest)
+
+        Kernel.__call__ = counted
+        try:
+            with self:
+                yield self
+        finally:
+            Kernel.__call__ = launch
+
+
+def memory_mib(run: Callable[[], object], device: str) -> float:
+    """Memory of a call beside what is there before.
+
+    On a GPU its peak; on a CPU what the forward pass keeps for the backward pass.
+    """
+    if device.startswith('cuda'):
+        torch.cuda.synchronize(device)
+        resident = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - resident) / MIB
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(kept.values()) / MIB
+
+
+def reserved_mib(device: str) -> float:
+    """Memory that a GPU's allocator cannot give back; 0 on a CPU."""
+    if not device.startswith('cuda'):
+        return 0.0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device) / MIB
+
+
+def moved_bytes(run: Callable[[], object]) -> float:
+    """Bytes that the operators of one step read and write."""
+    with CountBytes().with_kernels() as moved:
+        run()
+    return moved.total
+
+
+def host_and_busy(run: Callable[[], object], device: str) -> tuple[float, float]:
+    """Milliseconds until a call returns, before the GPU is done, and of all its kernels.
+
+    Zeros on a CPU.
+    """
+    if not device.startswith('cuda'):
+        return 0.0, 0.0
+    host = []
+    for _ in range(HOST_CALLS):
+        torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        run()
+        host.append(time.perf_counter() - begin)
+    torch.cuda.synchronize(device)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        run()
+        torch.cuda.synchronize(device)
+    busy = sum(event.self_device_time_total for event in profiled.key_averages())
+    return 1e3 * statistics.median(host), busy / 1e3
+
+
+def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:
+    """Shares of a profiled call's own time, largest first."""
+    kinds = {'cpu': ProfilerActivity.CPU, 'cuda': ProfilerActivity.CUDA}
+    kind = device.partition(':')[0]
+    with profile(activities=[kinds[kind]]) as profiled:
+        run()
+    name = 'self_cpu_time_total' if kind == 'cpu' else 'self_device_time_total'
+    times = {event.key: getattr(event, name) for event in profiled.key_averages()}
+    total = sum(times.values())
+    slowest = sorted(times, key=times.get, reverse=True)[:count]
+    return {key: times[key] / total for key in slowest}

@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from types import ModuleType
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from tests.models.official import OfficialUniFormer
-from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
+from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d, fused_norm
 from uniformer_mm.models.cuda_graphs import use_cuda_graphs
+from uniformer_mm.ops import dispatch
+from uniformer_mm.ops.framework import cpu_multiplies_bfloat16
 
 MODES = ('inference', 'training')
+DTYPES = ('float32', 'bfloat16', 'float16')
 ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
 # Archs' fields that say nothing about how a network computes.
 NOT_OPTIONS = {'params', 'token_labels'}
@@ -44,6 +54,11 @@ TASKS = {
     'dense': Task(2, True, 'hybrid', (1, 800, 1280), (4, 800, 1280)),
     'video': Task(3, False, 'global', (1, 16, 224, 224), (16, 16, 224, 224)),
 }
+
+
+def usual_attention(task: str, arch: str) -> str:
+    """The task's, or what a light arch has, which is one kind only."""
+    return 'global' if ARCHS[arch].keep_ratios else TASKS[task].attention
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,7 @@ VARIANTS: dict[str, Callable[[Work], nn.Module]] = {
     'official': _official,
     'mmaction2': _mmaction2,
     'eager': _ours,
+    'eager-framework': _ours,
     'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
     'eager-graphs': _graphed,
     'compile': _compiled,
@@ -149,27 +165,97 @@ REPLAYED = ('eager-graphs', 'compile-graphs')
 PASSES = 4
 
 
+@contextmanager
+def framework_only() -> Iterator[None]:
+    """The framework's operators instead of the kernels and the formulas that are made of them.
+
+    What was resolved before, or is meanwhile, stays remembered: other variants find their kernels
+    as fast as ever.
+    """
+    resolve = dispatch.resolve
+
+    def framework(operation: str, backend: str, *call: object) -> ModuleType:
+        return resolve(operation, 'framework', *call)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(fused_norm, '_has_kernels', lambda *_: False))
+        # All who imported it by its name.
+        for name, module in list(sys.modules.items()):
+            if name.startswith('uniformer_mm') and vars(module).get('resolve') is resolve:
+                stack.enter_context(patch.object(module, 'resolve', framework))
+        yield
+
+
+def conditions(variant: str) -> AbstractContextManager[None]:
+    """What a variant is built and run in."""
+    return framework_only() if variant == 'eager-framework' else nullcontext()
+
+
+@functools.cache
+def _cpu_has_float16() -> bool:
+    """Whether autocast on a CPU knows float16 and there are kernels, tried on two layers."""
+    x = torch.randn(1, 4, 4, 4, requires_grad=True)
+    layers = nn.Conv2d(4, 4, 3, groups=4), nn.Linear(2, 2)
+    try:
+        # Older releases warn and turn autocast off.
+        with warnings.catch_warnings(), torch.autocast('cpu', dtype=torch.float16):
+            warnings.simplefilter('ignore')
+            y = layers[1](layers[0](x))
+        y.float().sum().backward()
+    except RuntimeError:
+        return False
+    return y.dtype is torch.float16
+
+
+def is_emulated(dtype: str, device: str) -> bool:
+    """Whether products in a dtype are not the processor's own there, so that there is no ceiling.
+
+    float16 is never taken for its own; few processors have it.
+    """
+    if device.startswith('cuda') or dtype == 'float32':
+        return False
+    return dtype == 'float16' or not cpu_multiplies_bfloat16()
+
+
 def why_not(variant: str, work: Work, device: str) -> str | None:
-    """Why a variant has no such network on a device, or None."""
+    """Why a variant has no such network on a device, or None; costs next to nothing."""
     task, arch = TASKS[work.task], ARCHS[work.arch]
-    if variant in REPLAYED and not device.startswith('cuda'):
-        return f'CUDA graphs need a GPU, not {device}'
     if work.attention == 'divided' and task.rank == 2:
         return 'divided attention needs clips'
-    if variant == 'mmaction2':
-        plain = {f.name: f.default for f in fields(arch) if f.name in ('stem', 'layer_scale')}
-        if task.rank == 2 or work.attention != 'global':
-            return 'mmaction2 has the 3-D network with global attention only'
-        if any(getattr(arch, name) != value for name, value in plain.items()):
-            return f'mmaction2 cannot build arch {work.arch}'
+    if arch.keep_ratios and work.attention != 'global':
+        return f'the hourglass arch {work.arch} has global attention only'
+    on_gpu = device.startswith('cuda')
+    if work.dtype == 'float16' and not on_gpu and not _cpu_has_float16():
+        return f'torch {torch.__version__} has no float16 autocast on a CPU'
+    if variant in REPLAYED and not on_gpu:
+        return f'CUDA graphs need a GPU, not {device}'
+    if variant == 'eager-framework':
+        reason = dispatch.why_not_triton(torch.device(device), getattr(torch, work.dtype))
+        return reason and f'no kernels run here, eager is the same: {reason}'
+    return _why_not_mmaction2(work) if variant == 'mmaction2' else None
+
+
+def _why_not_mmaction2(work: Work) -> str | None:
+    arch = ARCHS[work.arch]
+    if TASKS[work.task].rank == 2 or work.attention != 'global':
+        return 'mmaction2 has the 3-D network with global attention only'
+    plain = {f.name: f.default for f in fields(arch) if f.name in ('stem', 'layer_scale')}
+    if any(getattr(arch, name) != value for name, value in plain.items()):
+        return f'mmaction2 cannot build arch {work.arch}'
+    if importlib.util.find_spec('mmaction') is None:
+        return 'the package mmaction2 is not installed'
     return None
+
+
+def trunk(network: nn.Module) -> nn.Module:
+    """The module with the official keys."""
+    return network.network if isinstance(network, LastStage) else network
 
 
 def build(variant: str, work: Work, state: dict[str, Tensor]) -> nn.Module:
     """A network holding ``state`` (official keys of the trunk)."""
     network = VARIANTS[variant](work)
-    inner = network.network if isinstance(network, LastStage) else network
-    inner.load_state_dict(state, strict=True)
+    trunk(network).load_state_dict(state, strict=True)
     return network
 
 
@@ -182,4 +268,16 @@ def random_state(work: Work) -> dict[str, Tensor]:
             tensor.normal_(std=0.1)
         elif 'running_var' in name:
             tensor.uniform_(0.5, 1.5)
+    return state
+
+
+def decisive_state(work: Work) -> dict[str, Tensor]:
+    """A random state that leaves no choice to the order of a sort.
+
+    The class token of a light arch begins as zero: then all first scores are equal, and right
+    networks may keep different tokens.
+    """
+    state = random_state(work)
+    if 'cls_token' in state:
+        state['cls_token'].normal_()
     return state

@@ -7,17 +7,23 @@ training step. The result is used by every later process on the same kind of GPU
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
 
+from . import framework
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, default_tile, key, save_tuned
 
 PATCHES = ((1, 4), (1, 7), (1, 8), (2, 4), (2, 7), (2, 8), (4, 4), (4, 7), (7, 7))
 THREADS = ((2, 4), (4, 4), (8, 4), (2, 8), (4, 8), (4, 2))
 # A thread has 255 registers; its sums must leave room for what is read.
 MAX_SUMS = 128
+# Of a result, relative to the largest value in it.
+MAX_ERROR = 1e-2
 
 
 def candidates(operation: str, kernel: tuple[int, ...]) -> list[Tile]:
@@ -37,6 +43,21 @@ def _milliseconds(call: Callable[[], Any]) -> float:
     return do_bench(call, return_mode='median')
 
 
+def _checked_milliseconds(
+    call: Callable[[], Tensor], expected: Tensor, measure: Callable[[Callable[[], Any]], float]
+) -> float:
+    """Time of a call.
+
+    Raises:
+        RuntimeError: Its result is wrong.
+    """
+    difference = (call().double() - expected).abs().max() / expected.abs().max()
+    # Another order of sums moves the last bits; a wrong tile moves everything.
+    if not difference <= MAX_ERROR:
+        raise RuntimeError(f'its result is off by {float(difference):.1e} of the largest value')
+    return measure(call)
+
+
 def tune(
     operation: str,
     shape: tuple[int, ...],
@@ -46,7 +67,10 @@ def tune(
     device: str = 'cuda',
     measure: Callable[[Callable[[], Any]], float] = _milliseconds,
 ) -> dict[Tile, float]:
-    """Time every candidate on random data, check it against the default and keep the fastest.
+    """Time the table's tile and every candidate on random data and keep the fastest right one.
+
+    A tile that cannot be compiled or launched, or whose result is not the framework's, is left out
+    with a warning.
 
     Args:
         operation: ``'forward'`` (also used by the input gradient) or ``'weight_grad'``.
@@ -61,6 +85,7 @@ def tune(
 
     Raises:
         ValueError: There is no GPU, or the operation is not known.
+        RuntimeError: No tile ran and was right.
     """
     if operation not in (FORWARD, WEIGHT_GRAD):
         raise ValueError(
@@ -68,6 +93,8 @@ def tune(
         )
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('tune needs a GPU; without one the tiles of the table are used.')
+    from triton.errors import TritonError
+
     from . import triton_depthwise
 
     draw = torch.Generator(device).manual_seed(0)
@@ -75,19 +102,32 @@ def tune(
     x_BSC, grad_BSC = (torch.randn(shape, **random).to(dtype) for _ in range(2))
     weight = torch.randn((shape[-1], 1, *kernel), **random)
 
-    def call(tile: Tile) -> torch.Tensor:
+    def call(tile: Tile) -> Tensor:
         if operation == FORWARD:
             return triton_depthwise.forward(x_BSC, weight, None, True, tile)
         return triton_depthwise.weight_grad(grad_BSC, x_BSC, kernel, tile)[0]
 
+    if operation == FORWARD:
+        expected = framework.forward(x_BSC.float(), weight, None, True)
+    else:
+        expected = framework.weight_grad(grad_BSC.float(), x_BSC.float(), kernel)[0]
+    expected = expected.double()
     capability = torch.cuda.get_device_capability(device) if device == 'cuda' else None
-    expected = call(default_tile(operation, capability, kernel, dtype.itemsize))
+    default = default_tile(operation, capability, kernel, dtype.itemsize)
     times: dict[Tile, float] = {}
-    for tile in candidates(operation, kernel):
-        # Another order of sums moves the last bits; a wrong tile moves everything.
-        difference = (call(tile).double() - expected.double()).abs().max()
-        assert difference <= 1e-2 * expected.double().abs().max(), tile
-        times[tile] = measure(lambda tile=tile: call(tile))
+    for tile in dict.fromkeys((default, *candidates(operation, kernel))):
+        try:
+            times[tile] = _checked_milliseconds(functools.partial(call, tile), expected, measure)
+        except (TritonError, RuntimeError) as error:
+            MMLogger.get_current_instance().warning(
+                '%s of kernel %s and map %s in %s: %s is left out: %s',
+                *(operation, kernel, shape, dtype, tile, error),
+            )
+    if not times:
+        raise RuntimeError(
+            f'no tile of {operation} for kernel {kernel} and map {shape} in {dtype} ran and was '
+            'right; the warnings say why. Nothing was kept.'
+        )
     times = dict(sorted(times.items(), key=lambda item: item[1]))
     name = torch.cuda.get_device_name(device) if device == 'cuda' else device
     save_tuned(name, {key(operation, kernel, shape[-1], dtype): next(iter(times))})
