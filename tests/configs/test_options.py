@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from uniformer_mm.optim.bfloat16 import find_module
 from uniformer_mm.weights.zoo import find_row
 
-from ..conftest import ROOT
+from ..conftest import ROOT, shared_dir
+from ..optim.test_bfloat16 import narrow
 
 EMA = dict(
     type='EMAHook',
@@ -25,8 +28,36 @@ EMA = dict(
     begin_iter=1500,
 )
 WEIGHTS = 'model.backbone.init_cfg.checkpoint'
+# In mmdet, RoIAlign has no bfloat16 kernel and suppression on the CPU takes float32 only.
+FLOAT32 = (
+    'rpn_head.rpn_cls',
+    'rpn_head.rpn_reg',
+    'roi_head.bbox_roi_extractor',
+    'roi_head.mask_roi_extractor',
+)
+AVERAGE = dict(type='uniformer_mm.TrackedEMAHook', momentum=1 - 0.99996, update_buffers=True)
 # Option, its recipe, and every value that differs.
 OPTIONS = {
+    'cls/uniformer_s_in1k_compile.py': (
+        'cls/uniformer_s_in1k.py',
+        # The recipe's own hook stays.
+        {'custom_hooks': [AVERAGE, dict(type='uniformer_mm.CompileHook')]},
+    ),
+    'det/mask_rcnn_uniformer_s_bf16.py': (
+        'det/mask_rcnn_uniformer_s.py',
+        {
+            'float32_modules': FLOAT32,
+            'optim_wrapper.type': 'uniformer_mm.BFloat16OptimWrapper',
+            'optim_wrapper.float32_modules': FLOAT32,
+            'custom_hooks': [
+                dict(
+                    type='uniformer_mm.InferenceAutocastHook',
+                    dtype='bfloat16',
+                    float32_modules=FLOAT32,
+                )
+            ],
+        },
+    ),
     'det/mask_rcnn_uniformer_s_frozen_bn.py': (
         'det/mask_rcnn_uniformer_s.py',
         {'model.backbone.norm_eval': True},
@@ -55,7 +86,7 @@ OPTIONS = {
         },
     ),
 }
-TOOLBOXES = {'det': 'mmdet', 'seg': 'mmseg', 'video': 'mmaction'}
+TOOLBOXES = {'cls': 'mmpretrain', 'det': 'mmdet', 'seg': 'mmseg', 'video': 'mmaction'}
 
 
 def load(name: str) -> Config:
@@ -149,3 +180,56 @@ def test_bfloat16_finds_its_head_and_keeps_the_recipe_s_clipping() -> None:
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert find_module(model, *wrapper.float32_modules) is model.cls_head
     assert wrapper.clip_grad_kwargs == dict(max_norm=20, norm_type=2)
+
+
+def watch(model: nn.Module, names: tuple[str, ...]) -> dict[str, set[tuple[bool, torch.dtype]]]:
+    """(training, dtype of the output) of modules, noted as they are called."""
+    seen: dict[str, set] = {name: set() for name in names}
+    for name in names:
+
+        def note(module: nn.Module, inputs: tuple, output: torch.Tensor, name: str = name) -> None:
+            seen[name].add((module.training, output.dtype))
+
+        find_module(model, name).register_forward_hook(note)
+    return seen
+
+
+def test_detection_trains_and_tests_in_bfloat16(tmp_path: Path) -> None:
+    """One real step and one validation of the shipped config, made thin, on photos of COCO."""
+    pytest.importorskip('mmdet.utils', reason='mmdet is not installed').register_all_modules(False)
+    (tmp_path / 'coco').symlink_to(shared_dir('data', 'coco').resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('UNIFORMER_DATA', str(tmp_path))
+        cfg = load('det/mask_rcnn_uniformer_s_bf16.py')
+    narrow(cfg)
+    for name in ('train_dataloader', 'val_dataloader'):
+        loader = cfg[name]
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.indices = 2
+        resize = next(step for step in loader.dataset.pipeline if step.type == 'Resize')
+        resize.scale = (96, 96)
+    model = cfg.model
+    model.backbone.update(init_cfg=None, with_cp=(0, 0, 4, 0))
+    # Emulated bfloat16 is slow; untrained scores are below every threshold.
+    model.train_cfg.rcnn.sampler.num = 8
+    model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 20
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=2)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1)
+    cfg.default_hooks.checkpoint.update(by_epoch=False)
+    cfg.visualizer.vis_backends = []
+    cfg.update(work_dir=str(tmp_path / 'work'), param_scheduler=None, log_level='ERROR')
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    cfg.randomness = dict(seed=0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        runner = Runner.from_cfg(cfg)
+        before = runner.model.roi_head.bbox_head.fc_cls.weight.detach().clone()
+        heads = ('roi_head.bbox_head.fc_cls', 'rpn_head.rpn_conv')
+        seen = watch(runner.model, (*heads, *FLOAT32))
+        runner.train()
+    expected = dict.fromkeys(heads, torch.bfloat16) | dict.fromkeys(FLOAT32, torch.float32)
+    assert seen == {name: {(True, d), (False, d)} for name, d in expected.items()}
+    after = runner.model.roi_head.bbox_head.fc_cls.weight
+    assert after.dtype == torch.float32
+    assert torch.isfinite(after).all()
+    assert not torch.equal(after, before)
+    assert runner.message_hub.get_scalar('val/coco/bbox_mAP').current() >= 0

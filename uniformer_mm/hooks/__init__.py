@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What mmengine's runner lacks: hooks and parameter schedulers."""
 
+from .autocast import InferenceAutocastHook
 from .compile import CompileHook
 from .cuda_graphs import CudaGraphHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
 
-__all__ = ['CompileHook', 'CudaGraphHook', 'Float32ModulesHook', 'TrackedEMAHook', 'WarmupCosineLR']
+__all__ = [
+    'CompileHook',
+    'CudaGraphHook',
+    'Float32ModulesHook',
+    'InferenceAutocastHook',
+    'TrackedEMAHook',
+    'WarmupCosineLR',
+]

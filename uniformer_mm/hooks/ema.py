@@ -3,9 +3,39 @@
 
 from __future__ import annotations
 
+import torch
 from mmengine.hooks import EMAHook
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
 
-from ..registry import HOOKS, register
+from ..optim.foreach import grouped
+from ..registry import HOOKS, MODELS, register
+
+
+@register(MODELS)
+class ForeachMovingAverage(ExponentialMovingAverage):
+    """mmengine's ``ExponentialMovingAverage``, all tensors in one operator.
+
+    mmengine launches a kernel for each tensor, some hundreds in a step. Arguments, results and
+    keys of the state dict are its own.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._due: list[tuple[Tensor, Tensor]] = []
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
+        """Note a pair of tensors that :meth:`update_parameters` averages at its end."""
+        self._due.append((averaged_param, source_param))
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Let the average follow ``model`` by one step."""
+        super().update_parameters(model)
+        if not self._due:
+            return
+        for averages, sources in grouped(*zip(*self._due, strict=True)):
+            torch._foreach_lerp_(averages, sources, self.momentum)
+        self._due.clear()
 
 
 @register(HOOKS)
@@ -21,11 +51,13 @@ class TrackedEMAHook(EMAHook):
 
     Args:
         ema_type: Class of the average, see mmengine's ``EMAHook``.
-        strict_load: Whether the average must hold every key when training resumes.
-        begin_iter: First iteration that is averaged.
-        begin_epoch: First epoch that is averaged.
-        **kwargs: Arguments of the average: ``momentum`` (1 - decay), ``update_buffers``, ...
+        **kwargs: ``strict_load`` (whether the average must hold every key when training resumes),
+            ``begin_iter``, ``begin_epoch`` (first iteration or epoch that is averaged), and the
+            arguments of the average: ``momentum`` (1 - decay), ``update_buffers``, ...
     """
+
+    def __init__(self, ema_type: str = 'uniformer_mm.ForeachMovingAverage', **kwargs) -> None:
+        super().__init__(ema_type, **kwargs)
 
     def _swap_ema_parameters(self) -> None:
         """Leave model and average where they are around an evaluation."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from ..registry import FUNCTIONS, OPTIM_WRAPPERS, register
 from .bfloat16 import BFloat16OptimWrapper
+from .foreach import grouped
 
 BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
 
@@ -63,13 +64,20 @@ def clip_sharded_grad_norm(
     if float(norm_type) != 2.0:
         raise ValueError(f'clip_grad: norm_type={norm_type!r} must be 2 for sharded parameters.')
     gradients = [param.grad for param in params]
-    squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
+    # A rank may hold nothing of a parameter, or of all. Where some tensors are empty, torch's
+    # operators on lists give wrong norms up to torch 2.5 (pytorch issue 140066).
+    held = [gradient for gradient in gradients if gradient.numel()]
+    squares = torch.zeros((), device=gradients[0].device)
+    if held:
+        # In half precision the norms would overflow.
+        norms = torch._foreach_norm([gradient.float() for gradient in held])
+        squares += torch.stack(norms).square().sum()
     all_reduce(squares)
     norm = squares.sqrt()
     # torch.nn.utils.clip_grad_norm_ adds the same 1e-6.
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.to(gradient.dtype))
+    for (group,) in grouped(held):
+        torch._foreach_mul_(group, factor.to(group[0].dtype))
     return norm
 
 

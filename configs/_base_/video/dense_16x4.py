@@ -9,4 +9,4 @@ four_clips = dict(clip, test_mode=True, num_clips=4)
 
 train_pipeline = [*_base_.open_video, clip, *_base_.decode_video, _base_.two_copies]
 val_pipeline = [*_base_.open_video, one_clip, *_base_.decode_video, *_base_.centre_crop]
-test_pipeline = [*_base_.open_video, four_clips, *_base_.decode_video, *_base_.centre_crop]
+test_pipeline = [*_base_.open_video, four_clips, *_base_.decode_views, *_base_.centre_crop]

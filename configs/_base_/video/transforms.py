@@ -15,6 +15,8 @@ size = 224
 
 open_video = [dict(type='DecordInit')]
 decode_video = [dict(type='DecordDecode')]
+# The same frames, also where views overlap, without going back for them.
+decode_views = [dict(type='uniformer_mm.DecordDecodeOnce')]
 # The network sees BGR: the official loader reads frames with OpenCV and never converts.
 decode_frames = [dict(type='RawFrameDecode'), dict(type='uniformer_mm.RGBToBGR')]
 

@@ -10,6 +10,7 @@ seeds in the main process and, differently, in each data worker.
 """
 
 from .copies import AugmentedCopies
+from .decoding import DecordDecodeOnce
 from .erasing import CubeErasing
 from .geometry import ClipRandomResizedCrop, ClipShortSideResize, ClipUniformCrop, RGBToBGR
 from .mixing import MirrorCutmix, MirrorMixup
@@ -23,6 +24,7 @@ __all__ = [
     'ClipShortSideResize',
     'ClipUniformCrop',
     'CubeErasing',
+    'DecordDecodeOnce',
     'LinspaceSampleFrames',
     'MirrorCutmix',
     'MirrorMixup',
