@@ -143,10 +143,24 @@ def test_maps_that_a_training_step_keeps(device: str) -> None:  # noqa: F811
         assert (units - 1) * unit < kept <= units * unit + rows + 4096
 
 
+@pytest.fixture
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's time is that of programs, not of what they do."""
+    from uniformer_mm.ops import tiles, triton_depthwise, triton_weights
+    from uniformer_mm.ops.launch import Constants
+
+    if not INTERPRETED:
+        return
+    monkeypatch.setattr(triton_depthwise, 'tile_for', lambda *_: tiles.Tile(2, 7, 4, 32))
+    fold = Constants(triton_weights.FOLD, BLOCK_O=16 * triton_weights.FOLD['BLOCK_O'])
+    monkeypatch.setattr(triton_weights, 'FOLD', fold)
+    monkeypatch.setattr(triton_weights, '_tables', {})
+
+
 BLOCKS = {
     'local': (lambda: LocalBlock(2, 16, 2), {}, {}),
-    'wide': (lambda: LocalBlock(2, 136, 2), {}, {}),
     # The gradients of queries, keys and values are joined.
+    'wide': (lambda: GlobalBlock(2, 136, 17, 1), {}, {'cat': 1}),
     'global': (lambda: GlobalBlock(2, 16, 8, 2), {}, {'cat': 1}),
     # To windows that pad the map, and back.
     'window': (
@@ -160,14 +174,18 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize('block', BLOCKS)
-def test_no_copies_and_casts_of_maps(block: str, device: str) -> None:  # noqa: F811
+def test_no_copies_and_casts_of_maps(
+    block: str,
+    device: str,  # noqa: F811
+    large_tiles: None,
+) -> None:
     """In a training step with the default stream, float32, beside products in bfloat16."""
     torch.manual_seed(0)
     make, forward, backward = BLOCKS[block]
     module = make().to(device)
     batch = 11
     frames = (2,) * (module.pos_embed.weight.ndim - 4)
-    x_BSC = torch.randn(batch, *frames, 4, 5, module.pos_embed.weight.shape[0], device=device)
+    x_BSC = torch.randn(batch, *frames, 2, 4, module.pos_embed.weight.shape[0], device=device)
     x_BSC.requires_grad_()
     with torch.autocast(device, torch.bfloat16), CountCopies(batch) as there:
         y_BSC = module(x_BSC)
@@ -240,20 +258,6 @@ def watch_formulas(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     runs = prepared.runs
     monkeypatch.setattr(prepared, 'runs', lambda x: asked.append(runs(x)) or asked[-1])
     return asked
-
-
-@pytest.fixture
-def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter's time is that of programs, not of what they do."""
-    from uniformer_mm.ops import tiles, triton_depthwise, triton_weights
-    from uniformer_mm.ops.launch import Constants
-
-    if not INTERPRETED:
-        return
-    monkeypatch.setattr(triton_depthwise, 'tile_for', lambda *_: tiles.Tile(2, 7, 4, 32))
-    fold = Constants(triton_weights.FOLD, BLOCK_O=16 * triton_weights.FOLD['BLOCK_O'])
-    monkeypatch.setattr(triton_weights, 'FOLD', fold)
-    monkeypatch.setattr(triton_weights, '_tables', {})
 
 
 @pytest.mark.parametrize('name', GOLDEN)
