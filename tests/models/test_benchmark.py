@@ -154,8 +154,9 @@ def test_half_precision_may_err_as_the_reference_does(
     dtype: str, rows: Callable, changed: Callable
 ) -> None:
     work = Work('narrow', 'image', 'global', (2, 64, 64), dtype, 'training')
-    if variants.why_not('official', work, 'cpu'):
-        pytest.skip('this torch has no float16 on a CPU')
+    reason = variants.why_not('official', work, 'cpu')
+    if dtype == 'float16' and reason:
+        pytest.skip(f'{reason}; newer releases, such as the one of make setup, do')
     status, found = rows(*TRAINING, '--dtype', dtype)
     assert status == 0, found
     assert 1e-4 < found[0]['training_errors']['parameter gradients'] < 0.1

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .functional import is_compiling, is_recorded
+from .fused import run
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +174,7 @@ class Windows:
         if self.rows is not None:
             rows = self.rows
             x_LC = x_BTHWC.flatten(0, -2)
-            x_PC = _Select.apply(x_LC, rows.owners, rows.padding, rows.places, None)
+            x_PC = run(_Select, x_LC, rows.owners, rows.padding, rows.places, None)
             return x_PC.unflatten(0, (-1, T * w * w))
         if self.pads:
             x_BTHWC = F.pad(x_BTHWC, (0, 0, 0, -W % w, 0, -H % w))
@@ -186,7 +187,7 @@ class Windows:
         if self.rows is not None:
             rows = self.rows
             x_PC = x_GNC.flatten(0, 1)
-            x_LC = _Select.apply(x_PC, rows.places, None, rows.owners, rows.padding)
+            x_LC = run(_Select, x_PC, rows.places, None, rows.owners, rows.padding)
             return x_LC.unflatten(0, (-1, T, H, W))
         x_BrcTwwC = x_GNC.reshape(-1, (H + w - 1) // w, (W + w - 1) // w, T, w, w, C)
         x_BTrwcwC = x_BrcTwwC.permute(0, 3, 1, 4, 2, 5, 6)
