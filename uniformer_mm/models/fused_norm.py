@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import rows
-from ..ops.dispatch import why_not_triton
+from ..ops.dispatch import torch_version, why_not_triton
 from .functional import autocast_dtype, is_recorded
 
 HALF = (torch.bfloat16, torch.float16)
@@ -37,9 +37,11 @@ def product_dtype(x: Tensor) -> torch.dtype:
 @functools.cache
 def _product_can_widen(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a product of half-precision matrices can give float32 (torch 2.8, CUDA)."""
-    version = tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
     return (
-        device.type == 'cuda' and bool(torch.version.cuda) and dtype in HALF and version >= (2, 8)
+        device.type == 'cuda'
+        and bool(torch.version.cuda)
+        and dtype in HALF
+        and torch_version() >= (2, 8)
     )
 
 

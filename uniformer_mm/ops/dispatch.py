@@ -48,6 +48,11 @@ def triton_is_interpreted() -> bool:
     return os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'true', 'on', 'yes', 'y')
 
 
+def torch_version() -> tuple[int, ...]:
+    """Major and minor number of the framework's release."""
+    return tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
+
+
 def why_not_triton(device: torch.device, dtype: torch.dtype, *_: object) -> str | None:
     """Why no Triton kernel can run, or None.
 
@@ -55,8 +60,7 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, *_: object) -> str 
         device: Where the tensors are.
         dtype: Of the input.
     """
-    torch_version = tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
-    if torch_version < MIN_TORCH:
+    if torch_version() < MIN_TORCH:
         return f'torch {torch.__version__} is older than {".".join(map(str, MIN_TORCH))}'
     if importlib.util.find_spec('triton') is None:
         return 'the package triton is not installed'

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from ..ops.dispatch import torch_version
 from ..registry import OPTIMIZERS, register
 
-TORCH = tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
 # Choices of another implementation than the fused one.
 CHOICES = ('fused', 'foreach', 'capturable', 'differentiable')
 
@@ -71,7 +71,7 @@ def has_fused_kernel(groups: list[Tensor] | list[dict]) -> bool:
 def _device_has_kernel(device: torch.device) -> bool:
     """Asked of the optimizer itself, which refuses devices that it has no kernel for."""
     # There the kernel refuses gradients whose strides differ, even along axes of a single element.
-    if device.type == 'cuda' and TORCH < (2, 5):
+    if device.type == 'cuda' and torch_version() < (2, 5):
         return False
     try:
         AdamW([torch.zeros(1, device=device)], fused=True)
