@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -31,7 +33,7 @@ from uniformer_mm.models.fused_norm import HALF
 pytestmark = needs_kernels
 
 # In the interpreter others take minutes.
-GOLDEN = GOLDEN_CASES if torch.cuda.is_available() else ['cls_tiny']
+GOLDEN = GOLDEN_CASES if torch.cuda.is_available() else ['cls_tiny', 'cls_xxs']
 FRONTS = {2: UniFormer2d, 3: UniFormer3d}
 SHORT = {'depths': (1, 1, 1, 1), 'dims': (8, 8, 16, 16), 'head_dim': 8}
 # Windows of 2 pad a map of 3 columns in stage 3. Channels above 128 keep the hidden map.
@@ -144,17 +146,27 @@ def test_maps_that_a_training_step_keeps(device: str) -> None:  # noqa: F811
 
 
 @pytest.fixture
-def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter's time is that of programs, not of what they do."""
-    from uniformer_mm.ops import tiles, triton_depthwise, triton_weights
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The interpreter's time is that of programs and their statements, not of what they move."""
+    from uniformer_mm.ops import mlp_tiles, tiles, triton_depthwise, triton_mlp, triton_weights
     from uniformer_mm.ops.launch import Constants
 
     if not INTERPRETED:
+        yield
         return
-    monkeypatch.setattr(triton_depthwise, 'tile_for', lambda *_: tiles.Tile(2, 7, 4, 32))
+
+    def tile_for(operation, device, kernel, channels: int, dtype) -> tiles.Tile:
+        return tiles.Tile(2, 7, 16, 32) if channels <= 64 else tiles.Tile(1, 1, 16, 32)
+
+    monkeypatch.setattr(triton_depthwise, 'tile_for', tile_for)
+    mlp_tile = mlp_tiles.MlpTile(512, 256, 4, 1, 1)
+    monkeypatch.setattr(triton_mlp, 'mlp_tile', lambda *_: mlp_tile)
     fold = Constants(triton_weights.FOLD, BLOCK_O=16 * triton_weights.FOLD['BLOCK_O'])
     monkeypatch.setattr(triton_weights, 'FOLD', fold)
     monkeypatch.setattr(triton_weights, '_tables', {})
+    triton_mlp._plan.cache_clear()
+    yield
+    triton_mlp._plan.cache_clear()
 
 
 BLOCKS = {
@@ -199,6 +211,7 @@ def test_no_copies_and_casts_of_maps(
 def test_inference_equals_the_plain_form(
     dims: tuple[int, ...],
     device: str,  # noqa: F811
+    large_tiles: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """BatchNorm folds into products on the stream's copy in bfloat16."""
@@ -225,7 +238,10 @@ class CountGelus(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_inference_has_no_pass_for_the_gelu(device: str) -> None:  # noqa: F811
+def test_inference_has_no_pass_for_the_gelu(
+    device: str,  # noqa: F811
+    large_tiles: None,
+) -> None:
     block = GlobalBlock(2, 136, 17, 2).to(device).eval()
     x_BSC = torch.randn(1, 3, 4, 136, device=device)
     with torch.no_grad(), CountGelus() as exact:
