@@ -16,7 +16,29 @@ import torch
 from torch import Tensor, nn
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class _BatchNorm:
+    """For one sample, torch's backward pass on a CPU (2.14) is wrong where strides differ."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or x.device.type != 'cpu':
+            return super().forward(x)
+        y = super().forward(x.contiguous())
+        if y.requires_grad:
+            y.register_hook(Tensor.contiguous)
+        return y
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    pass
+
+
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+    pass
+
+
+NORM = {2: BatchNorm2d, 3: BatchNorm3d}
 
 
 def rounds_as_on_gpu(x: Tensor) -> bool:
@@ -364,10 +386,6 @@ class OfficialUniFormer(nn.Module):
                 else:
                     x = block(x)
             maps.append(x)
-        if self.light and len(x) == 1:
-            # A view of sorted tokens, with strides from which BatchNorm's backward pass on a CPU
-            # (torch 2.14) makes a wrong gradient.
-            maps[-1] = x.contiguous()
         return maps, cls
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:

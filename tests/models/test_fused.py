@@ -46,7 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_network_equals_the_reference(variant: str, training: bool, calls: list[str]) -> None:
-    test_official.test_gradients_and_statistics_are_the_reference_s(variant, training)
+    test_official.test_gradients_and_statistics_are_the_reference_s(variant, training, batch=2)
     _, arch, options = VARIANTS[variant]
     local, attending = sum(arch['depths'][:2]), sum(arch['depths'][2:])
     # Hourglass blocks do without sums in formulas: the merged token's gain is their branches'.

@@ -116,14 +116,14 @@ def test_dropped_branches_still_move_the_tokens_that_are_not_kept(
         """The first sample loses its branch, the second has it twice."""
         return torch.tensor([0.0, 2.0], dtype=x.dtype).view(-1, *(1,) * (x.ndim - 1))
 
-    monkeypatch.setattr(layers.DropPath, 'factors', lambda _, x: factors(x))
+    monkeypatch.setattr(layers.DropPath, 'factors', lambda _, x, axes: factors(x))
     monkeypatch.setattr(official.DropPath, 'forward', lambda _, x: x * factors(x))
     arch = LIGHT | {'layer_scale': layer_scale}
     ours, theirs = classifiers(2, arch)
     assert_same_step(ours.train(), theirs.train(), images(2))
     block = HourglassBlock(2, 16, 8, 3, keep_ratio=0.5, layer_scale=layer_scale).double()
     x, scores = torch.randn(2, 4, 4, 16).double(), torch.rand(2, 4, 4).double()
-    start, _ = block.pos_embed.add_to(x)
+    start, _ = layers.add_convolved(block.pos_embed, x, None)
     moved = block(x, torch.zeros(2, 1, 16).double(), scores)[0] - start
     still = (moved[0] == 0).all(-1)
     assert still.sum() == 8

@@ -77,9 +77,9 @@ def both(rank: int, arch: dict, options: dict) -> tuple[nn.Module, nn.Module]:
     return ours, theirs
 
 
-def images(rank: int) -> torch.Tensor:
+def images(rank: int, batch: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    shape = (2, 3, *((5,) * (rank - 2)), 75, 106)
+    shape = (batch, 3, *((5,) * (rank - 2)), 75, 106)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
@@ -98,16 +98,19 @@ def test_reference_equals_the_released_networks(name: str) -> None:
     assert max(relative_errors(model.double().eval(), case, outputs, fill)) <= 1e-9
 
 
+@pytest.mark.parametrize('batch', [1, 2])
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_gradients_and_statistics_are_the_reference_s(variant: str, training: bool) -> None:
+def test_gradients_and_statistics_are_the_reference_s(
+    variant: str, training: bool, batch: int
+) -> None:
     """Evaluation with gradients too: there the BatchNorms are folded into what follows them."""
     rank, arch, options = VARIANTS[variant]
     ours, theirs = both(rank, arch, options)
     generator = torch.Generator().manual_seed(5)
     results = []
     for model in (ours.train(training), theirs.train(training)):
-        x = images(rank).requires_grad_()
+        x = images(rank, batch).requires_grad_()
         maps = model(x)
         generator.manual_seed(5)
         sum(

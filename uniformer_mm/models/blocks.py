@@ -29,16 +29,18 @@ from .fused_norm import LAYER
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
-    DEPTHWISE_TYPES,
     DropPath,
     LayerNorm,
     Linear,
     Mlp,
+    add_convolved,
+    called,
     convolved,
     depthwise,
     fused_kind,
     holds_tensors,
     init_weights,
+    is_own_depthwise,
     is_own_mlp,
     is_usable,
     is_watched,
@@ -50,10 +52,14 @@ from .layers import (
 from .plan import LinearEntry
 from .prepared import Matrix, Weights, matrix_of, prepare
 
+# What stochastic depth drops by itself: a sample; officially also each pixel's branch of attention
+# over time, and each frame's over space, because they are samples of a batch there.
+SAMPLES, PIXELS, FRAMES = (0,), (0, 2, 3), (0, 1)
 
-def is_own_depthwise(conv: nn.Module) -> bool:
-    """Whether a depthwise convolution is ours as built, so that formulas may use its taps."""
-    return type(conv) in DEPTHWISE_TYPES and not is_watched(conv) and holds_tensors(conv)
+
+def has_taps(conv: nn.Module) -> bool:
+    """Whether formulas may use the taps of a depthwise convolution where kernels run."""
+    return is_own_depthwise(conv) and holds_tensors(conv)
 
 
 def mlp_layers(mlp: nn.Module, norm: nn.Module, x: Tensor) -> Iterator[LinearEntry]:
@@ -83,17 +89,33 @@ class _Block(nn.Module):
 
     gamma_1: Tensor | None
     gamma_2: Tensor | None
+    # Whether norms and layers are BatchNorms and convolutions.
+    convolves = False
 
     def __init__(self, rank: int, dim: int, drop_path: float) -> None:
         super().__init__()
         self.pos_embed = depthwise(rank, dim, 3)
         self.drop_path = DropPath(drop_path)
 
-    def add(self, x_BSC: Tensor, branch_BSC: Tensor, gamma: Tensor | None = None) -> Tensor:
-        """``x + drop_path(gamma * branch)`` in the dtype of ``x``."""
-        factors = self.drop_path.factors(x_BSC)
+    def drops_by_factors(self) -> bool:
+        """Whether stochastic depth is ours as built, so that its factors may be used."""
+        return type(self.drop_path) is DropPath and not is_watched(self.drop_path)
+
+    def add(
+        self,
+        x_BSC: Tensor,
+        branch_BSC: Tensor,
+        gamma: Tensor | None = None,
+        dropped: tuple[int, ...] = SAMPLES,
+    ) -> Tensor:
+        """``x + drop_path(gamma * branch)`` in the dtype of ``x``; ``dropped`` by which axes."""
         if gamma is not None:
             gamma = gamma.flatten().to(x_BSC.dtype)
+        if not self.drops_by_factors():
+            branch_BSC = branch_BSC.to(x_BSC.dtype)
+            return x_BSC + self.drop_path(branch_BSC if gamma is None else gamma * branch_BSC)
+        factors = self.drop_path.factors(x_BSC, dropped)
+        if gamma is not None:
             factors = gamma if factors is None else gamma * factors
         if factors is None:
             return x_BSC + branch_BSC
@@ -107,6 +129,7 @@ class _Block(nn.Module):
         gamma: Tensor | None,
         weights: Weights | None,
         copies: bool = False,
+        dropped: tuple[int, ...] = SAMPLES,
     ) -> tuple[Tensor, Tensor | None]:
         """:meth:`add` with ``layer(a)`` as the branch.
 
@@ -116,10 +139,15 @@ class _Block(nn.Module):
         """
         cast = matrix_of(weights, layer)
         if cast is None:
-            return self.add(x_BSC, layer(a_BSI), gamma), None
-        if gamma is None:
-            return add_linear(cast, x_BSC, a_BSI, self.drop_path.factors(x_BSC), copies)
-        return self.add(x_BSC, folded_linear(cast, a_BSI), gamma), None
+            return self.add(x_BSC, called(layer, a_BSI, self.convolves), gamma, dropped), None
+        if gamma is not None or not self.drops_by_factors():
+            return self.add(x_BSC, folded_linear(cast, a_BSI), gamma, dropped), None
+        factors = self.drop_path.factors(x_BSC, dropped)
+        if factors is None or dropped != PIXELS:
+            return add_linear(cast, x_BSC, a_BSI, factors, copies)
+        # The formula takes a factor for so many rows that follow each other.
+        branch_BSC = folded_linear(cast, a_BSI).to(x_BSC.dtype)
+        return torch.addcmul(x_BSC, branch_BSC, factors), None
 
     def add_mlp(
         self,
@@ -134,7 +162,7 @@ class _Block(nn.Module):
         matrices = mlp_matrices(mlp, weights)
         if matrices is None:
             return self.add(x_BSC, mlp(x_BSC, norm), gamma)
-        adds = gamma is None
+        adds = gamma is None and self.drops_by_factors()
         factors = self.drop_path.factors(x_BSC) if adds else None
         y_BSC, branch_BSC = norm_mlp(norm, *matrices, x_BSC, copy_BSC, factors, adds)
         return y_BSC if adds else self.add(y_BSC, branch_BSC, gamma)
@@ -150,6 +178,8 @@ class LocalBlock(_Block):
         drop_path: Stochastic-depth rate of both branches.
         layer_scale: Initial residual scale, or None.
     """
+
+    convolves = True
 
     def __init__(
         self,
@@ -182,13 +212,13 @@ class LocalBlock(_Block):
 
     def depthwise_layers(self) -> Iterator[nn.Module]:
         """See :class:`~uniformer_mm.models.plan.Block`."""
-        return filter(is_own_depthwise, (self.pos_embed, self.attn))
+        return filter(has_taps, (self.pos_embed, self.attn))
 
     def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``; ``weights`` are prepared here if they are not given."""
         weights = weights or prepare((self,), x_BSC)
-        x_BSC, copy_BSC = self.pos_embed.add_to(x_BSC, wants_copy(self.norm1), weights)
-        x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, copy_BSC, weights)
+        x_BSC, copy_BSC = add_convolved(self.pos_embed, x_BSC, weights, wants_copy(self.norm1))
+        x_BSC, mixed = normalised(self.norm1, self.conv1, x_BSC, True, copy_BSC, weights)
         mixed = convolved(self.attn, mixed, weights)
         matrices = mlp_matrices(self.mlp, weights)
         copies = wants_copy(self.norm2) and not (matrices and reads_stream(*matrices))
@@ -249,7 +279,7 @@ class GlobalBlock(_Block):
 
     def depthwise_layers(self) -> Iterator[nn.Module]:
         """See :class:`~uniformer_mm.models.plan.Block`."""
-        return filter(is_own_depthwise, (self.pos_embed,))
+        return filter(has_taps, (self.pos_embed,))
 
     def add_attention(
         self,
@@ -260,6 +290,7 @@ class GlobalBlock(_Block):
         weights: Weights | None,
         gamma: Tensor | None = None,
         to_BTHWC: Tensor | None = None,
+        dropped: tuple[int, ...] = SAMPLES,
     ) -> Tensor:
         """``x + branch``: attention on the norm of x, among the tokens that ``attend`` groups.
 
@@ -271,15 +302,16 @@ class GlobalBlock(_Block):
             weights: What formulas use.
             gamma: Residual scale, or None.
             to_BTHWC: What the branch is added to, if not x.
+            dropped: Axes along which stochastic depth drops the branch place by place.
         """
         folded = matrix_of(weights, attention.qkv) if type(attention) is Attention else None
         if folded is None:
             mixed = attend(attention, norm(x_BTHWC))
-            return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma)
+            return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma, dropped)
         x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC)
         mixed = attend(FoldedAttention(attention, folded), xhat_BTHWC)
         target = x_BTHWC if to_BTHWC is None else to_BTHWC
-        return self.add_layer(target, attention.proj, mixed, gamma, weights)[0]
+        return self.add_layer(target, attention.proj, mixed, gamma, weights, dropped=dropped)[0]
 
     def mix(self, x_BTHWC: Tensor, weights: Weights | None) -> Tensor:
         """The residual stream after the token mixer. Shape: ``x_BTHWC -> y_BTHWC``."""
@@ -296,7 +328,7 @@ class GlobalBlock(_Block):
     def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``; ``weights`` are prepared here if they are not given."""
         weights = weights or prepare((self,), x_BSC)
-        x_BSC, _ = self.pos_embed.add_to(x_BSC, weights=weights)
+        x_BSC, _ = add_convolved(self.pos_embed, x_BSC, weights)
         B, *_, H, W, C = x_BSC.shape
         x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C), weights)
         y_BTHWC = self.add_mlp(x_BTHWC, self.mlp, self.norm2, self.gamma_2, weights)
@@ -335,9 +367,10 @@ class DividedBlock(GlobalBlock):
 
     def mix(self, x_BTHWC: Tensor, weights: Weights | None) -> Tensor:
         """Shape: ``x_BTHWC -> y_BTHWC``."""
-        u_BTHWC = self.add_attention(x_BTHWC, self.t_attn, self.t_norm, attend_over_time, weights)
+        time = self.t_attn, self.t_norm, attend_over_time, weights
+        u_BTHWC = self.add_attention(x_BTHWC, *time, dropped=PIXELS)
         space = self.attn, self.norm1, attend_over_space, weights, self.gamma_1
-        return self.add_attention(u_BTHWC, *space, to_BTHWC=x_BTHWC)
+        return self.add_attention(u_BTHWC, *space, to_BTHWC=x_BTHWC, dropped=FRAMES)
 
 
 BLOCK_TYPES = (LocalBlock, GlobalBlock, DividedBlock)

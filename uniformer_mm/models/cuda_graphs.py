@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from .functional import autocast_dtype, is_recorded
-from .layers import BATCH_NORM_TYPES, TENSOR_TYPES
+from .layers import BATCH_NORM, TENSOR_TYPES, is_batch_norm
 from .plan import Watched
 from .recordings import CudaRecorder, Inference, Recorder, Training
 from .windows import recent
@@ -44,8 +44,10 @@ class _State:
         self.watched = Watched([self.module])
         self.children = self.watched.children_now()
         self.held = [held for m in modules for held in (m._parameters, m._buffers) if held]
-        self.norms = [m for m in modules if isinstance(m, BATCH_NORM_TYPES)]
-        self.is_collective = any(isinstance(m, nn.SyncBatchNorm) for m in self.norms)
+        self.norms = [m for m in modules if is_batch_norm(m)]
+        # Synchronised ones, torch's or others'.
+        own = tuple(BATCH_NORM.values())
+        self.is_collective = any(type(m) not in own for m in self.norms)
         # Sharded with FSDP: parameters that are gathered between the layers, or views of them.
         self.is_sharded = any(
             FSDP_CHILD in m._modules or any(isinstance(v, Tensor) for v in vars(m).values())
@@ -77,6 +79,7 @@ class _State:
             [tensor.data_ptr() for tensor in tensors],
             [tensor.requires_grad for tensor in tensors],
             momenta,
+            [norm.track_running_stats for norm in self.norms],
         )
         return state, [tensor for tensor in tensors if tensor.requires_grad]
 

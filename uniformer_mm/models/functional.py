@@ -30,12 +30,24 @@ else:
 PIECE = {'fused': 1 << 18, 'plain': 1 << 20}
 
 
+def _never() -> bool:
+    return False
+
+
+_is_exporting = getattr(torch.compiler, 'is_exporting', _never)  # torch 2.7
+
+
+def leaves_the_package() -> bool:
+    """Whether what is recorded runs, or is counted, where no operator of ours is known."""
+    return torch.jit.is_tracing() or _is_exporting()
+
+
 def is_recorded() -> bool:
     """Whether a compiler or a tracer (exporters, counters of operations) looks on.
 
     A compiler fuses plain operators by itself, and a tracer knows no others.
     """
-    return is_compiling() or torch.jit.is_tracing()
+    return is_compiling() or leaves_the_package()
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -226,8 +238,11 @@ def fold_batch_norm(norm: nn.Module, weight_OI: Tensor, bias_O: Tensor) -> tuple
         A matrix and a bias of the same shapes and dtypes.
     """
     dtype = torch.promote_types(weight_OI.dtype, torch.float32)
-    scale_I = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
-    shift_I = torch.addcmul(norm.bias.to(dtype), norm.running_mean.to(dtype), scale_I, value=-1)
+    # Copies: a pass in training may move them before the backward pass of this one.
+    copies = torch.is_grad_enabled()
+    mean_I, var_I = (x.to(dtype, copy=copies) for x in (norm.running_mean, norm.running_var))
+    scale_I = norm.weight.to(dtype) * torch.rsqrt(var_I + norm.eps)
+    shift_I = torch.addcmul(norm.bias.to(dtype), mean_I, scale_I, value=-1)
     weight = weight_OI.to(dtype)
     bias = bias_O.to(dtype) + (weight * shift_I).sum(1)
     return (weight * scale_I).to(weight_OI.dtype), bias.to(bias_O.dtype)

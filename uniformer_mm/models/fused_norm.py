@@ -63,8 +63,8 @@ def running_norm(norm: nn.Module) -> rows.RunningNorm:
 
 
 def _running(norm: nn.Module) -> rows.Running | None:
-    """The statistics that a BatchNorm moves; None where they would stay (a recomputation)."""
-    if norm.num_batches_tracked is None and not norm.momentum:
+    """The statistics that a BatchNorm moves; None where somebody told it not to."""
+    if not norm.track_running_stats:
         return None
     return rows.Running(
         norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum
@@ -81,8 +81,12 @@ class FusedNorm:
     """
 
     def __init__(self, module: nn.Module, kind: str, dtype: torch.dtype) -> None:
-        self.module, self.kind, self.dtype, self.eps = module, kind, dtype, module.eps
+        self.kind, self.dtype, self.eps = kind, dtype, module.eps
         self.statistics = _running(module) if kind == BATCH else None
+        self.fixed: Tensor | None = None
+        if kind == RUNNING and torch.is_grad_enabled():
+            # Copies: a pass in training may move them before the backward pass of this one.
+            self.fixed = torch.stack((module.running_mean, module.running_var))
 
     def standardise(self, x_NC: Tensor, copy_NC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The standardised map, with running statistics the map itself, and ``rstd``."""
@@ -105,8 +109,8 @@ class FusedNorm:
         fold_grad = rows.implementation(weight_OC).fold_grad
         if self.kind != RUNNING:
             return fold_grad(folded_grad_OC, folded_bias_grad_O, weight_OC, gamma_C, beta_C)
-        mean_C, var_C, eps = running_norm(self.module)
-        rstd_C = torch.rsqrt(var_C + eps)
+        mean_C, var_C = self.fixed
+        rstd_C = torch.rsqrt(var_C + self.eps)
         scale_C = gamma_C * rstd_C
         shift_C = beta_C - mean_C * scale_C
         weight_grad_OC, grads = fold_grad(

@@ -25,6 +25,7 @@ from .blocks import GlobalBlock, mlp_matrices
 from .functional import without_autocast
 from .fused import folded_linear, norm_linear
 from .fused_mlp import norm_mlp
+from .layers import add_convolved
 from .prepared import Weights, matrix_of, prepare
 
 # Sums of scores below it count as 0: gradients through them would overflow float32.
@@ -126,7 +127,7 @@ class HourglassBlock(GlobalBlock):
             Map, class token and scores after the block; None for scores that nobody needs.
         """
         weights = weights or prepare((self,), x_BSC)
-        x_BSC, _ = self.pos_embed.add_to(x_BSC, weights=weights)
+        x_BSC, _ = add_convolved(self.pos_embed, x_BSC, weights)
         x_BNC = x_BSC.flatten(1, -2)
         if self.keep_ratio == 1:
             tokens_BLC = torch.cat((cls_B1C, x_BNC), 1)

@@ -20,6 +20,7 @@ from .functional import (
     autocast_dtype,
     channels_last,
     fold_batch_norm,
+    leaves_the_package,
     linear,
     mlp_in_pieces,
     patches,
@@ -31,6 +32,7 @@ from .prepared import Weights, matrix_of, taps_of
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+# Those that formulas know. Others (mmcv's, mmengine's, wrapped ones) are called.
 BATCH_NORM_TYPES = (*BATCH_NORM.values(), nn.SyncBatchNorm)
 
 BLOCK_NORM_EPS = 1e-6
@@ -62,17 +64,23 @@ class LayerNorm(nn.LayerNorm):
             return F.layer_norm(x_BSC, self.normalized_shape, weight, bias, self.eps)
 
 
-class _Pointwise:
-    """A 1x1 convolution, or a linear layer, as a matrix product. Shape: ``x_BSI -> y_BSO``."""
+class Linear(nn.Linear):
+    """A linear layer on channels-last maps. Shape: ``x_BSI -> y_BSO``."""
 
     def forward(self, x_BSI: Tensor) -> Tensor:
-        if fits(x_BSI, self):
-            return fused.linear(x_BSI, *matrix(self))
-        return linear(x_BSI, *matrix(self))
+        """The product."""
+        return product(self, x_BSI)
 
 
-class Linear(_Pointwise, nn.Linear):
-    """A linear layer on channels-last maps. Shape: ``x_BSI -> y_BSO``."""
+class _Pointwise:
+    """A 1x1 convolution as a matrix product.
+
+    Called, it is a convolution as any other, for whoever wraps or watches it: ``x_BIS -> y_BOS``.
+    Blocks leave out the call (:func:`called`).
+    """
+
+    def forward(self, x_BIS: Tensor) -> Tensor:
+        return product(self, x_BIS.movedim(1, -1)).movedim(-1, 1)
 
 
 class Pointwise2d(_Pointwise, nn.Conv2d):
@@ -84,30 +92,16 @@ class Pointwise3d(_Pointwise, nn.Conv3d):
 
 
 class _Depthwise:
-    """A depthwise convolution of stride 1 that keeps the size. Shape: ``x_BSC -> y_BSC``."""
+    """A depthwise convolution of stride 1 that keeps the size.
 
-    def forward(self, x_BSC: Tensor) -> Tensor:
-        return depthwise_conv(x_BSC, self.weight, self.bias)
+    Called, it is a convolution as any other: ``x_BCS -> y_BCS``. Blocks leave out the call
+    (:func:`convolved`).
+    """
 
-    def add_to(
-        self, x_BSC: Tensor, copies: bool = False, weights: Weights | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow.
-
-        Args:
-            x_BSC: The residual stream.
-            copies: Whether the result is also wanted in the dtype of matrix products.
-            weights: What formulas use, if this convolution is part of one.
-
-        Returns:
-            The sum in the dtype of ``x_BSC``, and the copy or None if there is none.
-        """
-        taps = taps_of(weights, self)
-        if taps is not None:
-            return fused.add_depthwise(taps, x_BSC, copies)
-        if autocast_dtype(x_BSC) in (None, x_BSC.dtype):
-            return depthwise_conv(x_BSC, self.weight, self.bias, residual=True), None
-        return x_BSC + self(x_BSC), None
+    def forward(self, x_BCS: Tensor) -> Tensor:
+        if leaves_the_package():
+            return super().forward(x_BCS)
+        return depthwise_conv(x_BCS.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
 
 
 class Depthwise2d(_Depthwise, nn.Conv2d):
@@ -123,12 +117,65 @@ TENSOR_TYPES = (Tensor, nn.Parameter)
 POINTWISE = {2: Pointwise2d, 3: Pointwise3d}
 DEPTHWISE = {2: Depthwise2d, 3: Depthwise3d}
 DEPTHWISE_TYPES = tuple(DEPTHWISE.values())
+EMBED_TYPES = tuple(CONV.values())
+
+
+def product(layer: nn.Module, x_BSI: Tensor) -> Tensor:
+    """A plain layer on a channels-last map. Shape: ``x_BSI -> y_BSO``."""
+    if fits(x_BSI, layer):
+        return fused.linear(x_BSI, *matrix(layer))
+    return linear(x_BSI, *matrix(layer))
+
+
+def called(layer: nn.Module, x_BSI: Tensor, convolves: bool) -> Tensor:
+    """Any layer on a channels-last map. Shape: ``x_BSI -> y_BSO``.
+
+    Args:
+        layer: Ours, or what somebody put in its place.
+        x_BSI: A map.
+        convolves: Whether the place is that of a 1x1 convolution, not of a linear layer.
+    """
+    if is_plain(layer):
+        return product(layer, x_BSI)
+    return channels_last(layer, x_BSI) if convolves else layer(x_BSI)
+
+
+def is_own_depthwise(conv: nn.Module) -> bool:
+    """Whether a depthwise convolution is ours as built, so that its taps may be used."""
+    return type(conv) in DEPTHWISE_TYPES and not is_watched(conv)
 
 
 def convolved(conv: nn.Module, x_BSC: Tensor, weights: Weights | None) -> Tensor:
     """``conv(x)`` for a depthwise convolution, which may be part of a formula."""
     taps = taps_of(weights, conv)
-    return conv(x_BSC) if taps is None else fused.depthwise(taps, x_BSC)
+    if taps is not None:
+        return fused.depthwise(taps, x_BSC)
+    if is_own_depthwise(conv) and not leaves_the_package():
+        return depthwise_conv(x_BSC, conv.weight, conv.bias)
+    return channels_last(conv, x_BSC)
+
+
+def add_convolved(
+    conv: nn.Module, x_BSC: Tensor, weights: Weights | None, copies: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """``x + conv(x)``, one convolution with 1 added to its centre tap where dtypes allow.
+
+    Args:
+        conv: A depthwise convolution.
+        x_BSC: The residual stream.
+        weights: What formulas use, if this convolution is part of one.
+        copies: Whether the result is also wanted in the dtype of matrix products.
+
+    Returns:
+        The sum in the dtype of ``x_BSC``, and the copy or None if there is none.
+    """
+    taps = taps_of(weights, conv)
+    if taps is not None:
+        return fused.add_depthwise(taps, x_BSC, copies)
+    is_one = autocast_dtype(x_BSC) in (None, x_BSC.dtype) and not leaves_the_package()
+    if is_one and is_own_depthwise(conv):
+        return depthwise_conv(x_BSC, conv.weight, conv.bias, residual=True), None
+    return x_BSC + convolved(conv, x_BSC, None), None
 
 
 def pointwise(rank: int, in_channels: int, out_channels: int) -> nn.Module:
@@ -141,9 +188,20 @@ def depthwise(rank: int, channels: int, kernel: int) -> nn.Module:
     return DEPTHWISE[rank](channels, channels, kernel, 1, kernel // 2, groups=channels)
 
 
-def apply_norm(norm: nn.Module, x_BSC: Tensor) -> Tensor:
-    """A LayerNorm of ours, or any BatchNorm, on a channels-last map."""
-    return channels_last(norm, x_BSC) if isinstance(norm, BATCH_NORM_TYPES) else norm(x_BSC)
+def apply_norm(norm: nn.Module, x_BSC: Tensor, convolves: bool) -> Tensor:
+    """Any norm on a channels-last map.
+
+    Args:
+        norm: Ours, or what somebody put in its place.
+        x_BSC: A map.
+        convolves: Whether the place is that of a BatchNorm, not of a LayerNorm.
+    """
+    return channels_last(norm, x_BSC) if convolves else norm(x_BSC)
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a BatchNorm of whatever package."""
+    return 'running_mean' in module._buffers and hasattr(module, 'num_batches_tracked')
 
 
 def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
@@ -151,13 +209,13 @@ def is_folded(norm: nn.Module, layer: nn.Module) -> bool:
 
     One without running statistics takes the batch's in evaluation too.
     """
-    is_fixed = isinstance(norm, BATCH_NORM_TYPES) and not norm.training
+    is_fixed = type(norm) in BATCH_NORM_TYPES and not norm.training and not is_watched(norm)
     return is_fixed and norm.running_mean is not None and is_plain(layer)
 
 
 def is_watched(layer: nn.Module) -> bool:
-    """Whether somebody hooked a layer, and so expects it to be called."""
-    return any(hooks_of(layer))
+    """Whether somebody hooked a layer, or gave it its own ``forward``, and so expects a call."""
+    return any(hooks_of(layer)) or 'forward' in vars(layer)
 
 
 def is_plain(*layers: nn.Module) -> bool:
@@ -204,7 +262,7 @@ def fused_kind(norm: nn.Module, x_BSC: Tensor, *layers: nn.Module) -> str | None
         return None
     if type(norm) is LayerNorm:
         return LAYER
-    if not isinstance(norm, BATCH_NORM_TYPES) or norm.running_mean is None:
+    if type(norm) not in BATCH_NORM_TYPES or norm.running_mean is None:
         return None
     if not norm.training:
         return RUNNING
@@ -214,7 +272,7 @@ def fused_kind(norm: nn.Module, x_BSC: Tensor, *layers: nn.Module) -> str | None
 
 def wants_copy(norm: nn.Module) -> bool:
     """Whether a norm after the residual stream only scales it, so that its cast is what is used."""
-    return isinstance(norm, BATCH_NORM_TYPES) and not norm.training
+    return type(norm) in BATCH_NORM_TYPES and not norm.training
 
 
 def matrix(layer: nn.Module, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
@@ -227,6 +285,7 @@ def normalised(
     norm: nn.Module,
     layer: nn.Module,
     x_BSI: Tensor,
+    convolves: bool,
     copy_BSI: Tensor | None = None,
     weights: Weights | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -239,6 +298,7 @@ def normalised(
         norm: A norm.
         layer: The layer after it.
         x_BSI: The residual stream.
+        convolves: Whether this is the place of BatchNorm and 1x1 convolution.
         copy_BSI: The stream in the dtype of matrix products, if it exists.
         weights: What formulas use, if these layers are part of one.
     """
@@ -247,7 +307,7 @@ def normalised(
         return fused.norm_linear(norm, folded, x_BSI, copy_BSI)
     if is_folded(norm, layer):
         return x_BSI, linear(x_BSI, *matrix(layer, norm))
-    return x_BSI, layer(apply_norm(norm, x_BSI))
+    return x_BSI, called(layer, apply_norm(norm, x_BSI, convolves), convolves)
 
 
 class Mlp(nn.Module):
@@ -262,15 +322,17 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = fc1
         self.fc2 = fc2
+        self.convolves = not isinstance(fc1, nn.Linear)
 
     def forward(self, x_BSC: Tensor, norm: nn.Module) -> Tensor:
         """Apply to ``norm(x_BSC)``. Shape: ``x_BSC -> y_BSC``."""
         if not is_plain(self.fc1, self.fc2):
-            return self.fc2(F.gelu(normalised(norm, self.fc1, x_BSC)[1]))
+            hidden = F.gelu(normalised(norm, self.fc1, x_BSC, self.convolves)[1])
+            return called(self.fc2, hidden, self.convolves)
         folded = is_folded(norm, self.fc1)
         first, second = matrix(self.fc1, norm if folded else None), matrix(self.fc2)
         if not folded:
-            x_BSC = apply_norm(norm, x_BSC)
+            x_BSC = apply_norm(norm, x_BSC, self.convolves)
         return mlp_in_pieces(x_BSC, *first, *second)
 
 
@@ -309,13 +371,22 @@ class PatchEmbed(nn.Module):
     def forward(self, x_BSC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Embed. Shape: ``x_BSC -> y_BSC`` at the reduced size, in ``dtype`` if it is given."""
         conv = self.proj
+        if type(conv) not in EMBED_TYPES or is_watched(conv):
+            return self.normalise(channels_last(conv, x_BSC), dtype)
         forms = (patches, linear)
         if runs(x_BSC) and holds_tensors(conv):
             forms = (fused_embed.patches, fused.linear)
-        to_patches, product = forms
+        to_patches, multiply = forms
         x_BSK = to_patches(x_BSC, conv.kernel_size, conv.stride, conv.padding)
-        x_BSC = product(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
-        return self.norm(x_BSC, dtype)
+        x_BSC = multiply(x_BSK, conv.weight.movedim(1, -1).flatten(1), conv.bias)
+        return self.normalise(x_BSC, dtype)
+
+    def normalise(self, x_BSC: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """The norm of an embedded map, in ``dtype`` if it is given. Shape: ``x_BSC -> y_BSC``."""
+        if isinstance(self.norm, LayerNorm):
+            return self.norm(x_BSC, dtype)
+        y_BSC = self.norm(x_BSC)
+        return y_BSC if dtype is None else y_BSC.to(dtype)
 
 
 class ConvEmbed(nn.Module):
@@ -369,7 +440,7 @@ def build_downsample(
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops the branch of whole samples, rescales those that stay.
+    """Stochastic depth: drops the branch of whole samples, or parts of them, rescales what stays.
 
     Args:
         rate: Probability of dropping, 0 to below 1.
@@ -379,12 +450,13 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def factors(self, x: Tensor) -> Tensor | None:
-        """One factor for each sample, ``(B, 1, ..., 1)``; None where all are 1."""
+    def factors(self, x: Tensor, axes: tuple[int, ...] = (0,)) -> Tensor | None:
+        """A factor for each place along ``axes``, size 1 along others; None where all are 1."""
         if not self.training or self.rate == 0:
             return None
         keep = 1 - self.rate
-        return x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep) / keep
+        shape = [n if axis in axes else 1 for axis, n in enumerate(x.shape)]
+        return x.new_empty(shape).bernoulli_(keep) / keep
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop in training; identity otherwise."""

@@ -3,16 +3,17 @@
 
 Asking every layer costs the host as much as dozens of launches. Whether anything has changed since
 the answer is asked in a few passes over flat lists: layers replaced (LoRA, quantisation), another
-class, a hook, a parameter or buffer exchanged, training switched on or off. What the parameters
-hold, and where, is not remembered.
+class, a hook, a ``forward`` of their own, a parameter or buffer exchanged, training switched on or
+off. What the parameters hold, and where, is not remembered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, contains
 from typing import NamedTuple, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
 
@@ -75,18 +76,24 @@ class Watched:
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         below = [m for block in blocks for m in block.modules() if m is not block]
+        self.blocks = [ref(block) for block in blocks]
         self.modules = below
+        self.attributes = [vars(m) for m in below]
         self.children = [m._modules for m in (*blocks, *below) if m._modules]
         self.tensors = [held for m in below for held in (m._parameters, m._buffers) if held]
         self.hooks = [hooks for m in below for hooks in hooks_of(m)]
+
+    def is_of(self, blocks: Sequence[nn.Module]) -> bool:
+        """Whether it was made for these blocks."""
+        return [block() for block in self.blocks] == list(blocks)
 
     def children_now(self) -> list[nn.Module | None]:
         """All layers that are in their place at present."""
         return [child for children in self.children for child in children.values()]
 
     def state(self) -> tuple | None:
-        """Equal to an earlier one if nothing has changed; None while there are hooks."""
-        if any(self.hooks):
+        """Equal to an earlier one if nothing has changed; None while somebody watches a layer."""
+        if any(self.hooks) or any(map(contains, self.attributes, repeat('forward'))):
             return None
         return (
             self.children_now(),
@@ -116,7 +123,7 @@ def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
     found = _plans.get(blocks[0], {}).get(key)
     if found is not None:
         watched, state, known = found
-        if state == watched.state():
+        if watched.is_of(blocks) and state == watched.state():
             return known
     layers = [entry for block in blocks for entry in block.linear_layers(x)]
     convs = [conv for block in blocks for conv in block.depthwise_layers()]

@@ -29,7 +29,6 @@ from .functional import (
 from .hourglass import HourglassBlock, pool_scores
 from .layers import (
     BATCH_NORM,
-    BATCH_NORM_TYPES,
     BLOCK_NORM_EPS,
     LayerNorm,
     Linear,
@@ -37,6 +36,7 @@ from .layers import (
     build_downsample,
     build_stem,
     drop_path_rates,
+    is_batch_norm,
 )
 from .prepared import Weights, prepare
 
@@ -281,7 +281,7 @@ class UniFormer(BaseModule):
             self._freeze()
             if self.norm_eval:
                 for module in self.modules():
-                    if isinstance(module, BATCH_NORM_TYPES):
+                    if is_batch_norm(module):
                         module.eval()
         return self
 
@@ -350,10 +350,7 @@ class UniFormer(BaseModule):
         """
         blocks = getattr(self, f'blocks{stage + 1}')
         carried = self.carry(stage, x_BSC, carried)
-        # Wrapped ones, such as FSDP's, have no weights before they are called.
-        weights = None
-        if all(type(block) in FORMULA_TYPES for block in blocks):
-            weights = prepare(blocks, x_BSC)
+        weights = prepare(blocks, x_BSC) if all(map(_takes_weights, blocks)) else None
         arguments = () if weights is None else (weights,)
         for index, block in enumerate(blocks):
             call = block
@@ -395,7 +392,9 @@ class UniFormer(BaseModule):
         self.check_input(x)
         x_BSC, carried = x.movedim(1, -1), ()
         for stage in range(self.num_stages):
-            x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
+            # Not around the loop: whoever takes the maps has a precision of their own.
+            with self.precision(x):
+                x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
             yield x_BSC.movedim(-1, 1)
 
     def apply_out_norm(self, stage: int, x_BSC: Tensor) -> Tensor:
@@ -408,7 +407,7 @@ class UniFormer(BaseModule):
         name = 'norm' if self.out_norm == 'bn' else f'norm{stage + 1}'
         if autocast_dtype(x_BSC) is not None:
             x_BSC = x_BSC.float()
-        return apply_norm(getattr(self, name), x_BSC)
+        return apply_norm(getattr(self, name), x_BSC, self.out_norm == 'bn')
 
     def normed(self, stage: int, x_BSC: Tensor) -> Tensor:
         """The output form of one stage's raw map: ``y_BCS``, contiguous.
@@ -464,6 +463,16 @@ class UniFormer3d(UniFormer):
     single_output_as_tuple = False
 
 
+def _takes_weights(block: nn.Module) -> bool:
+    """Whether a block's weights may be made ready outside of it.
+
+    Not those of wrapped ones (FSDP's are not there before the call), of one that somebody gave a
+    ``forward`` of its own (another precision), or that is compiled by itself.
+    """
+    is_own = type(block) in FORMULA_TYPES and 'forward' not in vars(block)
+    return is_own and getattr(block, '_compiled_call_impl', None) is None
+
+
 def _checkpointed(block: nn.Module, *arguments: Tensor | Weights) -> Tensor:
     """``block(...)`` that keeps only its input for the backward pass.
 
@@ -482,10 +491,12 @@ def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     Momentum 0 writes the old values back; leaving the buffers out altogether would save other
     tensors than the first forward did, which checkpointing refuses.
     """
-    norms = [m for m in block.modules() if isinstance(m, BATCH_NORM_TYPES) and m.training]
+    norms = [m for m in block.modules() if is_batch_norm(m) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, count) in zip(norms, before, strict=True):
+        norm.momentum = 0.0
+        # Not None, which SyncBatchNorm refuses.
+        norm.num_batches_tracked = None if count is None else count.clone()
     try:
         yield
     finally:

@@ -127,10 +127,10 @@ def fold_alike(
     eps = tuple((product.running or NO_RUNNING)[2] for product in products)
     like = products[0].weight
     key = (
-        like.dtype,
         like.device,
         eps,
         *[0 if tensor is None else tensor.data_ptr() for job in tensors for tensor in job],
+        *[None if tensor is None else tensor.dtype for job in tensors for tensor in job],
         *[product.weight.shape for product in products],
         *[product.weight.stride() for product in products],
     )
@@ -146,8 +146,10 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     """See ``rows.py``."""
     like = weights_CK[0]
     tensors = [(weight,) for weight in weights_CK]
-    forms = [(weight.data_ptr(), weight.shape, weight.stride()) for weight in weights_CK]
-    key = like.dtype, like.device, *forms
+    forms = [
+        (weight.data_ptr(), weight.dtype, weight.shape, weight.stride()) for weight in weights_CK
+    ]
+    key = like.device, *forms
     table = _table(key, tensors, (0.0,), TRANSPOSE['BLOCK_O'], transposes=True)
     if table is None:
         return [weight_CK.t().contiguous() for weight_CK in weights_CK]
