@@ -59,7 +59,7 @@ class Row:
 
 def error(network: nn.Module, x: torch.Tensor) -> float:
     """Relative distance of the maps under autocast from those in float32."""
-    network.cpu_multiplies_bfloat16 = True
+    network.cpu_dtypes = {torch.bfloat16, torch.float16}
     exact = outputs(network, x, 'float32')
     return float((outputs(network, x, 'bfloat16') - exact).norm() / exact.norm())
 

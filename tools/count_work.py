@@ -125,7 +125,7 @@ def formulas_of_a_gpu() -> Iterator[None]:
 def moved_gib(variant: str, work: Work) -> float:
     """What one step reads and writes."""
     network = build(variant, work, random_state(work))
-    network.cpu_multiplies_bfloat16 = True
+    network.cpu_dtypes = {torch.bfloat16, torch.float16}
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(patch.object(OfficialUniFormer, 'autocast_as_on_gpu', True))

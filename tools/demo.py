@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -195,10 +196,15 @@ def metric_table(task: Task, metrics: dict, chance: dict) -> Table:
 
 
 def next_commands(name: str, task: Task, checkpoint: Path) -> list[str]:
-    """Three commands that a user would type after this."""
+    """Three commands that a user would type after this, on this machine."""
     others = [other for other in TASKS if other != name]
+    train = f'UNIFORMER_DATA=/path/to/data .venv/bin/mim train {task.package} {task.recipe}'
+    fp16 = Config.fromfile(ROOT / task.recipe).optim_wrapper.type == 'AmpOptimWrapper'
+    if fp16 and not torch.cuda.is_available():
+        # mmengine's fp16 needs a GPU.
+        train += ' --cfg-options optim_wrapper.type=OptimWrapper'
     return [
-        f'UNIFORMER_DATA=/path/to/data .venv/bin/mim train {task.package} {task.recipe}',
+        train,
         f'UNIFORMER_DATA={(WORK / "data").relative_to(ROOT)} .venv/bin/mim test {task.package} '
         f'{task.quickstart} --checkpoint {checkpoint.relative_to(ROOT)} --gpus 0',
         f'make demo TASK={others[0]}   # or {", ".join(others[1:])}',

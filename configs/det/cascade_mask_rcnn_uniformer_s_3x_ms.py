@@ -7,6 +7,8 @@ Train (published with 8 GPUs x 2 images), then test; options as in mask_rcnn_uni
 
     mim train mmdet configs/det/cascade_mask_rcnn_uniformer_s_3x_ms.py --launcher pytorch --gpus 8
     mim test mmdet configs/det/cascade_mask_rcnn_uniformer_s_3x_ms.py --checkpoint CHECKPOINT
+
+Own classes: the box heads are a list, see ../_base_/det/cascade_mask_rcnn.py or docs/own-data.md.
 """
 
 _base_ = [

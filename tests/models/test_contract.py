@@ -407,16 +407,68 @@ def test_arguments_of_the_other_rank_are_refused() -> None:
     ('rank', 'shape', 'message'),
     [
         (2, (1, 3, 4, 64, 64), 'has 5 axes.*takes 4.*use the 3-D network'),
+        (2, (3, 64, 64), r'has 3 axes.*takes 4.*add the batch axis: x\[None\]'),
+        (2, (64, 64), 'has 2 axes.*takes 4.*give it these axes'),
         (3, (1, 3, 64, 64), 'has 4 axes.*takes 5.*add a time axis'),
+        (3, (3, 4, 64, 64), r'has 4 axes.*takes 5.*add the batch axis: x\[None\]'),
+        (3, (3, 3, 64, 64), r'add a time axis.*or the batch axis'),
+        (3, (3, 64, 64), 'has 3 axes.*takes 5.*give it these axes'),
+        (3, (1, 2, 3, 4, 64, 64), 'has 6 axes.*takes 5.*give it these axes'),
         (2, (1, 4, 64, 64), 'has 4 channels.*in_channels=3'),
         (3, (1, 1, 4, 64, 64), 'has 1 channels'),
         (2, (1, 3, 31, 64), 'at least 32 pixels'),
         (3, (1, 3, 4, 64, 16), 'at least 32 pixels'),
+        (2, (0, 3, 64, 64), r'\(0, 3, 64, 64\) is empty.*at least one sample'),
+        (3, (1, 3, 0, 64, 64), r'\(1, 3, 0, 64, 64\) is empty.*one frame'),
     ],
 )
 def test_wrong_inputs_are_refused(rank: int, shape: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FRONTS[rank](TINY)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize('rank', [2, 3])
+@pytest.mark.parametrize('arch', [TINY, TINY_CONV])
+def test_inputs_of_other_types_are_refused(rank: int, arch: dict) -> None:
+    x = sample(rank)
+    model = FRONTS[rank](arch)
+    for dtype in (torch.uint8, torch.int64, torch.bool):
+        with pytest.raises(ValueError, match=f'dtype {dtype}.*convert it to float and normalise'):
+            model(x.to(dtype))
+    for given, weights in (
+        (torch.float64, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float64),
+        (torch.float32, torch.bfloat16),
+    ):
+        model.to(weights)
+        with pytest.raises(ValueError, match=rf'dtype {given}.*weights have {weights}.*autocast'):
+            model(x.to(given))
+    with pytest.raises(ValueError, match=r'must be a torch.Tensor.*not ndarray.*torch.from_numpy'):
+        model(x.numpy())
+    with pytest.raises(ValueError, match=r'not list.*torch.stack'):
+        model(list(x))
+    classifier = uniformer_mm.create_model('uniformer_tiny' if rank == 2 else 'uniformer3d_tiny')
+    with pytest.raises(ValueError, match='weights have torch.float32'):
+        classifier(x.double())
+
+
+@pytest.mark.parametrize('rank', [2, 3])
+@pytest.mark.parametrize('arch', [TINY, TINY_CONV])
+def test_dtypes_that_go_together_pass(rank: int, arch: dict) -> None:
+    x = sample(rank)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        FRONTS[rank](arch).to(dtype)(x.to(dtype))
+    model = FRONTS[rank](arch)
+    model.cpu_dtypes = {torch.bfloat16}
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            assert all(torch.isfinite(y).all() for y in model(x.to(dtype)))
+        with pytest.raises(ValueError, match='dtype torch.float64.*weights have torch.float32'):
+            model(x.double())
+    # Whoever changes the stem may cast there.
+    model.patch_embed1.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+    model(x.double())
 
 
 @pytest.mark.parametrize(
@@ -426,6 +478,7 @@ def test_wrong_inputs_are_refused(rank: int, shape: tuple, message: str) -> None
         ({'name': 'resnet50'}, "name='resnet50' is not known"),
         ({'name': 'uniformer_xxx'}, 'did you mean.*uniformer_xxs'),
         ({'name': 'uniformer_small', 'windows': True}, "attention='window'"),
+        ({'name': 'uniformer_small', 'out_norm': 'ln'}, "option 'out_norm' is not known"),
         ({'name': 'uniformer_small', 'atention': 'window'}, "did you mean 'attention'"),
         ({'name': 'uniformer_small', 'out_indices': (1,)}, 'features_only=True'),
         ({'name': 'uniformer_small', 'features_only': True, 'num_classes': 3}, 'leave it out'),

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch
 
 pytest.importorskip('triton', reason='the package triton is not installed')
 
@@ -15,9 +17,11 @@ from tests.models.official import OfficialUniFormer
 from tools import count_work
 from tools.benchmarking.host import as_on_a_gpu
 from tools.benchmarking.measure import step
-from tools.benchmarking.timing import moved_bytes
+from tools.benchmarking.timing import CountBytes, moved_bytes
 from tools.benchmarking.variants import Work, build, random_state
 from uniformer_mm.models import ARCHS
+from uniformer_mm.models.blocks import LocalBlock
+from uniformer_mm.models.prepared import prepare
 from uniformer_mm.ops.launch import Kernel
 
 IMAGE = Work('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
@@ -52,13 +56,49 @@ def test_bytes_are_those_of_a_pass_with_memory(work: Work, monkeypatch: pytest.M
     monkeypatch.setattr(OfficialUniFormer, 'autocast_as_on_gpu', True)
     for variant, gib in counts.items():
         network = build(variant, work, random_state(work))
-        network.cpu_multiplies_bfloat16 = True
+        network.cpu_dtypes = {torch.bfloat16, torch.float16}
         run = step(network, work.sample('cpu'), work)
-        with as_on_a_gpu() if variant == 'eager' else nullcontext(), monkeypatch.context() as patch:
-            patch.setattr(Kernel, '__call__', lambda *arguments: None)
+        with (
+            as_on_a_gpu() if variant == 'eager' else nullcontext(),
+            monkeypatch.context() as context,
+        ):
+            context.setattr(Kernel, '__call__', lambda *arguments: None)
             run()
             real = moved_bytes(run) / 2**30
         assert gib == pytest.approx(real, rel=0.02), variant
+
+
+def test_views_and_unfilled_memory_move_nothing() -> None:
+    x = torch.ones(8, 8)
+    with CountBytes() as moved:
+        torch.empty_like(x)
+        x.new_empty(3)
+        torch.empty_strided((2, 2), (1, 2))
+        parts = x.split_with_sizes([3, 5])
+        parts[0].t().unsqueeze(0).expand(2, -1, -1).diagonal(0, 1, 2)
+        x[2:, 1].view(2, 3).unflatten(1, (3, 1)).movedim(0, 1)
+        assert moved.total == 0
+        y = x + parts[0][:1]
+        assert moved.total == x.nbytes + y.nbytes + 8 * 4
+
+
+def test_what_the_gradient_of_an_mlp_moves() -> None:
+    """In maps of bfloat16, by hand; matrices and sums are the rest.
+
+    The gradient of the branch is read in float32 and written in bfloat16 (3). The MLP reads that
+    and its input and writes a gradient (3), and reads both again for its parameters (2). The norm
+    reads a gradient, its map and the stream's gradient, and writes that (1 + 1 + 2 + 2).
+    """
+    block, x_BSC = LocalBlock(2, 64, 4), torch.randn(4, 64, 64, 64).requires_grad_()
+    unit = 2 * x_BSC.numel()
+    with as_on_a_gpu(), patch.object(Kernel, '__call__', lambda *arguments: None):
+        with torch.autocast('cpu', torch.bfloat16):
+            weights = prepare((block,), x_BSC)
+            y_BSC = block.add_mlp(x_BSC, block.mlp, block.norm2, None, weights)
+        leaves = [x_BSC, *block.mlp.parameters(), *block.norm2.parameters()]
+        grad_BSC = torch.randn_like(y_BSC)
+        moved = moved_bytes(lambda: torch.autograd.grad(y_BSC, leaves, grad_BSC)) / unit
+    assert 14 <= moved <= 14.5
 
 
 def test_ceilings_turn_into_time() -> None:

@@ -132,7 +132,7 @@ def test_gradients_under_autocast_are_the_engine_s(device: str) -> None:
     torch.manual_seed(0)
     light = dict(depths=(1, 1, 2, 1), stem='conv', keep_ratios=((1, 0.5), (0.5,)))
     plain = UniFormer2d({**SMALL, **light}).to(device).train()
-    plain.cpu_multiplies_bfloat16 = True
+    plain.cpu_dtypes = {torch.bfloat16, torch.float16}
     module, recorder = recorded(plain)
     for seed in range(WARMUP + 2):
         grads = []

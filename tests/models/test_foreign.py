@@ -251,7 +251,7 @@ def test_a_block_may_be_compiled_by_itself() -> None:
 def test_a_block_in_another_precision_makes_its_own_weights(has_kernels: bool) -> None:
     """Not those that were cast for the blocks around it."""
     ours, _ = both(2, ARCH, {})
-    ours.float().eval().cpu_multiplies_bfloat16 = True
+    ours.float().eval().cpu_dtypes = {torch.bfloat16, torch.float16}
     seen = []
     block = ours.blocks3[0]
     forward = block.forward
@@ -335,7 +335,7 @@ def test_an_exported_program_holds_no_operator_of_ours(front: type) -> None:
 @pytest.mark.parametrize('multiplies', [True, False])
 def test_stages_are_those_of_the_network_under_autocast(multiplies: bool) -> None:
     model = UniFormer2d(ARCH, out_norm=None).eval()
-    model.cpu_multiplies_bfloat16 = multiplies
+    model.cpu_dtypes = {torch.bfloat16} if multiplies else set()
     x = images().float()
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         for stage, whole in zip(model.iter_stages(x), model(x), strict=True):

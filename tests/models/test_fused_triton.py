@@ -55,7 +55,7 @@ def networks(rank: int, arch: dict, options: dict) -> tuple[nn.Module, nn.Module
     torch.manual_seed(0)
     ours = FRONTS[rank](arch, out_indices=(0, 1, 2, 3), **options)
     randomise(ours)
-    ours.cpu_multiplies_bfloat16 = True
+    ours.cpu_dtypes = {torch.bfloat16, torch.float16}
     theirs = reference(rank, arch, **options).double()
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs

@@ -372,7 +372,7 @@ def test_class_token_has_the_rate_of_its_stage() -> None:
 @pytest.mark.parametrize('option', ['float32', 'autocast'])
 def test_autocast_computes_in_bfloat16_and_scores_in_float32(option: str) -> None:
     model = UniFormer2d(LIGHT, residual_dtype=option).eval()
-    model.cpu_multiplies_bfloat16 = True
+    model.cpu_dtypes = {torch.bfloat16, torch.float16}
     stream = {'float32': torch.float32, 'autocast': torch.bfloat16}[option]
     seen = []
     for block in (*model.blocks3, *model.blocks4):

@@ -89,7 +89,7 @@ def test_gradients_of_queries_keys_and_values_are_joined_by_one_copy() -> None:
 
 def test_no_casts_between_blocks_under_autocast() -> None:
     model = UniFormer2d(TINY, residual_dtype='autocast').eval()
-    model.cpu_multiplies_bfloat16 = True
+    model.cpu_dtypes = {torch.bfloat16, torch.float16}
     with torch.autocast('cpu', dtype=torch.bfloat16):
         # Beside the 8 copies: the image to bfloat16, each output to float32.
         assert copies(model, torch.randn(11, 3, 64, 64)) == 8 + 1 + 4
@@ -203,7 +203,7 @@ def test_residual_stream_dtype() -> None:
     x = torch.randn(1, 3, 64, 64)
     for option, dtype in (('autocast', torch.bfloat16), ('float32', torch.float32)):
         model = UniFormer2d(TINY, residual_dtype=option).eval()
-        model.cpu_multiplies_bfloat16 = True
+        model.cpu_dtypes = {torch.bfloat16, torch.float16}
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert {y.dtype for y in model.iter_stages(x)} == {dtype}
             assert {y.dtype for y in model(x)} == {torch.float32}
@@ -211,17 +211,18 @@ def test_residual_stream_dtype() -> None:
         UniFormer2d(TINY, residual_dtype='float16')
 
 
-def test_bfloat16_that_the_processor_only_emulates_is_left_out() -> None:
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_that_the_processor_only_emulates_is_left_out(dtype: torch.dtype) -> None:
     model = UniFormer2d(TINY).eval()
     x = torch.randn(1, 3, 64, 64)
     want = model(x)
-    model.cpu_multiplies_bfloat16 = False
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    model.cpu_dtypes = {torch.bfloat16, torch.float16} - {dtype}
+    with torch.autocast('cpu', dtype=dtype):
         got = model(x)
         assert torch.is_autocast_enabled('cpu')
     assert all(torch.equal(y, z) for y, z in zip(got, want, strict=True))
-    model.cpu_multiplies_bfloat16 = True
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    model.cpu_dtypes = {dtype}
+    with torch.autocast('cpu', dtype=dtype):
         assert not torch.equal(model(x)[3], want[3])
 
 
@@ -250,7 +251,7 @@ def test_bfloat16_error_is_near_the_reference_s(
     for option in ('autocast', 'float32'):
         model = front(arch, out_indices=(0, 1, 2, 3), residual_dtype=option, **options).eval()
         model.load_state_dict(theirs.state_dict())
-        model.cpu_multiplies_bfloat16 = True
+        model.cpu_dtypes = {torch.bfloat16, torch.float16}
         errors[option] = bfloat16_error(model, x)
     assert errors['float32'] <= 1.5 * errors['reference'], errors
     # Measured 1.4 to 1.7 (docs/performance.md): an option, not the default.

@@ -44,11 +44,17 @@ def test_equals_reference(case: Case) -> None:
     check(case, 'cpu', 'framework')
 
 
+@pytest.mark.parametrize('case', [case for case in CASES if case.residual], ids=str)
+def test_a_large_map_is_added_by_the_centre_tap(case: Case, monkeypatch) -> None:
+    monkeypatch.setattr(framework, 'SMALL', 0)
+    check(case, 'cpu', 'framework')
+
+
 @pytest.mark.parametrize('multiplies_bfloat16', [True, False])
 def test_both_forms_of_bfloat16_equal_reference(
     multiplies_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(framework, 'cpu_multiplies_bfloat16', lambda: multiplies_bfloat16)
+    monkeypatch.setattr(framework, 'cpu_multiplies', lambda _: multiplies_bfloat16)
     for residual in (True, False):
         check(Case((2, 5, 4, 8), (3, 3), torch.bfloat16, residual=residual), 'cpu', 'framework')
     check(Case((1, 2, 5, 4, 8), (3, 3, 3), torch.bfloat16), 'cpu', 'framework')

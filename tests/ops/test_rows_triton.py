@@ -221,6 +221,15 @@ def test_many_matrices_in_one_launch(
     products[1] = products[1]._replace(weight=products[1].weight.t())
     check()
     assert len(launches) == 2, 'a matrix with strides was read as if it had none'
+    # At the same address, with vectors of another dtype.
+    memory = random(2, 300)
+    products[0] = products[0]._replace(scale=memory[0], shift=memory[1])
+    products[1] = rows.Product(random(70, 8), random(70))
+    check()
+    halves = memory.view(BFLOAT16)[:, :300]
+    halves.copy_(random(2, 300))
+    products[0] = products[0]._replace(scale=halves[0], shift=halves[1])
+    check()
 
 
 def test_transposes_in_one_launch(device: str, poisoned: list) -> None:

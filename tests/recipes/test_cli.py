@@ -10,6 +10,7 @@ from mmengine import Config
 
 from uniformer_mm.cli import main
 from uniformer_mm.recipes import config_root, recipes
+from uniformer_mm.recipes.cli import commands
 
 
 @pytest.fixture
@@ -86,6 +87,18 @@ def test_show_a_row_of_several_nodes_and_one_without_weights(run):
     _, text = run('recipes', 'show', 'seg/fpn_s_h14')
     assert ('weights', 'never released') in facts(text)
     assert 'published FLOPs are wrong' in text
+
+
+def test_printed_commands_train_with_the_published_batch():
+    """GPUs of the command times the batch of its config is the product that the config names."""
+    trained = [recipe for recipe in recipes() if recipe.training]
+    assert len(trained) > 40
+    for recipe in trained:
+        train = commands(recipe, config_root())['train'].split()
+        config = Config.fromfile(next(word for word in train if word.endswith('.py')))
+        gpus = int(train[train.index('--gpus') + 1])
+        batch = gpus * config.train_dataloader.batch_size
+        assert batch == config.auto_scale_lr.base_batch_size, recipe.id
 
 
 def test_config_prints_a_path(run):

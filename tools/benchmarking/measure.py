@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +24,7 @@ from .timing import (
     memory_mib,
     moved_bytes,
     processor,
+    quartiles,
     reserved_mib,
     seconds,
     slowest_operators,
@@ -410,12 +410,12 @@ class Candidate:
         self.times.append(seconds(self.run, device, clock))
 
     def product_dtype(self) -> str:
-        """The dtype of its matrix products: ours leaves bfloat16 to processors that have it."""
+        """The dtype of its products: ours leaves half precision to processors that have it."""
         on_cpu = next(self.network.parameters()).device.type == 'cpu'
-        emulates = not getattr(self.network, 'cpu_multiplies_bfloat16', True)
-        return (
-            'float32' if on_cpu and emulates and self.work.dtype == 'bfloat16' else self.work.dtype
-        )
+        dtype = self.work.dtype
+        own = getattr(self.network, 'cpu_dtypes', {torch.bfloat16, torch.float16})
+        emulates = dtype != 'float32' and getattr(torch, dtype) not in own
+        return 'float32' if on_cpu and emulates else dtype
 
     def memory_mib(self, device: str) -> float:
         """See :class:`Row`."""
@@ -429,8 +429,7 @@ class Candidate:
         self, device: str, work_flops: float, ceilings: dict[str, Ceilings], operators: int
     ) -> Row:
         """What was measured, and what is counted and profiled now."""
-        median = statistics.median(self.times)
-        low, _, high = statistics.quantiles([*self.times, median], n=4)
+        low, median, high = quartiles(self.times)
         ceiling, of_matmul, of_copy = ceilings.get(self.product_dtype()), None, None
         if ceiling is not None:
             of_matmul = work_flops / ceiling.flops / median

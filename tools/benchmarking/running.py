@@ -271,7 +271,7 @@ def run(
     def start(runner: Runner) -> None:
         runner.model.load_state_dict(renamed(state, runner.model), strict=True)
         if args.emulate:
-            runner.model.backbone.cpu_multiplies_bfloat16 = True
+            runner.model.backbone.cpu_dtypes = {torch.bfloat16, torch.float16}
         torch.manual_seed(SEED)
 
     clock = Clock(start, args.warmup, args.iterations)

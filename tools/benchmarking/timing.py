@@ -25,7 +25,8 @@ HOST_CALLS = 5
 # Bytes of the copy that memory-bound operations are compared with.
 COPY = {'cpu': 2**26, 'cuda': 2**30}
 
-_VIEWS = {
+# Operators that read and write no memory: views, and memory that nobody has filled yet.
+_FREE = {
     'view',
     '_unsafe_view',
     'permute',
@@ -34,6 +35,8 @@ _VIEWS = {
     'slice',
     'select',
     'split',
+    'split_with_sizes',
+    'diagonal',
     'unsqueeze',
     'squeeze',
     'expand',
@@ -45,6 +48,8 @@ _VIEWS = {
     'unbind',
     'empty',
     'empty_strided',
+    'empty_like',
+    'new_empty_strided',
     'new_empty',
 }
 
@@ -191,7 +196,7 @@ def measure_ceilings(
 
 
 class CountBytes(TorchDispatchMode):
-    """Adds up what operators, and kernels that are launched directly, read and write; no views."""
+    """Adds up what operators, and kernels that are launched directly, read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +211,7 @@ class CountBytes(TorchDispatchMode):
         """Run ``func`` and count its tensors, or those of the kernels inside it."""
         launches = self.launches
         result = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ not in _VIEWS and launches == self.launches:
+        if func.overloadpacket.__name__ not in _FREE and launches == self.launches:
             self.add((*args, *(result if isinstance(result, tuple) else (result,))))
         return result
 

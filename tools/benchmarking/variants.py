@@ -20,7 +20,7 @@ from tests.models.official import OfficialUniFormer
 from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d, fused_norm
 from uniformer_mm.models.cuda_graphs import use_cuda_graphs
 from uniformer_mm.ops import dispatch
-from uniformer_mm.ops.framework import cpu_multiplies_bfloat16
+from uniformer_mm.ops.framework import cpu_multiplies
 
 MODES = ('inference', 'training')
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -208,13 +208,10 @@ def _cpu_has_float16() -> bool:
 
 
 def is_emulated(dtype: str, device: str) -> bool:
-    """Whether products in a dtype are not the processor's own there, so that there is no ceiling.
-
-    float16 is never taken for its own; few processors have it.
-    """
+    """Whether products in a dtype are not the processor's own, so that there is no ceiling."""
     if device.startswith('cuda') or dtype == 'float32':
         return False
-    return dtype == 'float16' or not cpu_multiplies_bfloat16()
+    return not cpu_multiplies(getattr(torch, dtype))
 
 
 def why_not(variant: str, work: Work, device: str) -> str | None:

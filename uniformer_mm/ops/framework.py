@@ -30,14 +30,23 @@ HALF = (torch.bfloat16, torch.float16)
 # what is replaced.
 LONGEST_SUM = {(2, False): None, (2, True): 1024, (3, False): 196, (3, True): 1024}
 AVX512_FACTOR = 4
+# Elements up to which a map, on a CPU, is added after the convolution: it is in the cache, and the
+# centre taps are not free to change.
+SMALL = 1 << 19
 MOST_PIECES = 16
 
 
+# What tells that a processor multiplies matrices of a dtype: AVX512-BF16, AMX.
+CPU_CHECKS = {
+    torch.bfloat16: ('_is_avx512_bf16_supported', '_is_amx_tile_supported'),
+    torch.float16: ('_is_amx_fp16_supported',),
+}
+
+
 @functools.cache
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
-    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+def cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether this processor has instructions for products in half precision."""
+    return any(getattr(torch.cpu, check, bool)() for check in CPU_CHECKS[dtype])
 
 
 @functools.cache
@@ -50,7 +59,7 @@ def _compute_dtype(x: Tensor, rank: int) -> torch.dtype:
     """The dtype in which the convolution itself runs."""
     if x.device.type != 'cpu' or x.dtype not in HALF:
         return x.dtype
-    native = rank == 2 and x.dtype is torch.bfloat16 and cpu_multiplies_bfloat16()
+    native = rank == 2 and x.dtype is torch.bfloat16 and cpu_multiplies(x.dtype)
     return x.dtype if native else torch.float32
 
 
@@ -78,7 +87,8 @@ def forward(
     dtype = _compute_dtype(x_BSC, rank)
     # Adding one to the centre tap saves a pass over the map; in half precision the one would
     # swallow the tap.
-    in_tap = residual and dtype not in HALF
+    is_small = x_BSC.device.type == 'cpu' and x_BSC.numel() <= SMALL
+    in_tap = residual and dtype not in HALF and not is_small
     taps = weight.to(dtype, copy=in_tap)
     if in_tap:
         taps[(slice(None), 0, *(k // 2 for k in kernel))] += 1

@@ -73,7 +73,7 @@ def commands(recipe: Recipe, root: str | Path) -> dict[str, str]:
     lines = {}
     if recipe.training:
         config = f'{root}/{find_recipe(recipe.training).config}'
-        launcher = 'pytorch --gpus 8'
+        launcher = f'pytorch --gpus {recipe.gpus}'
         if recipe.gpus > _PUBLISHED_GPUS:
             launcher = f'slurm --partition NAME --gpus {recipe.gpus} --gpus-per-node 8'
         lines['train'] = f'mim train {recipe.toolbox} {config} --launcher {launcher}'

@@ -6,6 +6,17 @@ and learns GIoU of the decoded boxes; the RPN learns with smooth L1 from anchors
 and hands on 2000 proposals in training (1000 in testing).
 
 SyncBN becomes BN by itself where training is not distributed.
+
+The box heads are a list, which a dict in a leaf cannot change (TypeError). A leaf with n classes
+builds it anew (docs/own-data.md)::
+
+    model = dict(
+        roi_head=dict(
+            bbox_head=[dict(head, num_classes=n) for head in _base_.box_heads],
+            mask_head=dict(num_classes=n),
+        ),
+    )
+
 Source: Sense-X/UniFormer @52a0415 object_detection (configs/_base_/models/
 cascade_mask_rcnn_uniformer_fpn.py, exp/cascade_*/config.py).
 """

@@ -23,7 +23,7 @@ five_clips = dict(clip, test_mode=True, num_clips=5)
 
 train_pipeline = [*_base_.open_video, clip, *_base_.decode_video, _base_.two_mild_copies]
 val_pipeline = [*_base_.open_video, one_clip, *_base_.decode_video, *_base_.centre_crop]
-test_pipeline = [*_base_.open_video, five_clips, *_base_.decode_video, *_base_.three_crops]
+test_pipeline = [*_base_.open_video, five_clips, *_base_.decode_views, *_base_.three_crops]
 
 train_set = dict(
     type='VideoDataset',
