@@ -7,8 +7,9 @@ module of the subcommand that is called gets imported.
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from rich.console import Console
@@ -24,7 +25,7 @@ SUBCOMMANDS = {
     'convert': ('uniformer_mm.weights.cli:add_convert_parser', 'turn weight files into each other'),
     'recipes': ('uniformer_mm.recipes.cli:add_recipes_parser', 'list the published results'),
     'config': ('uniformer_mm.recipes.cli:add_config_parser', 'find or write a config'),
-    'verify': ('uniformer_mm.weights.cli:add_verify_parser', 'check a weight file'),
+    'verify': ('uniformer_mm.weights.cli:add_verify_parser', 'measure top-1 on ImageNet'),
     'reproduce': ('uniformer_mm.evaluation.cli:add_reproduce_parser', 'measure a published result'),
     'results': ('uniformer_mm.evaluation.cli:add_results_parser', 'measured beside published'),
     'report': ('uniformer_mm.evaluation.cli:add_report_parser', 'a finished test as one page'),
@@ -34,6 +35,13 @@ SUBCOMMANDS = {
 """Name of each subcommand: the function that declares it, and one line for ``--help``."""
 
 
+class _Subcommands(argparse._SubParsersAction):
+    """Takes the line for ``--help`` from the table, whoever declares the subcommand."""
+
+    def add_parser(self, name: str, **kwargs) -> argparse.ArgumentParser:
+        return super().add_parser(name, **{**kwargs, 'help': SUBCOMMANDS[name][1]})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name); return the exit status.
 
@@ -41,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``--debug`` asks for the traceback.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(argv).parse_args(argv)
+    parser = build_parser(argv)
+    args = parser.parse_args(argv)
     try:
         return args.run(args)
     except ValueError as error:
         if args.debug:
             raise
-        message = ' '.join(str(error).split())
+        message = _in_options(' '.join(str(error).split()), set(_options(parser)))
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f'[bold red]uniformer-mm {args.command}: {escape(message)}[/]'
         )
@@ -61,12 +70,35 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=uniformer_mm.__version__)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    subparsers = parser.add_subparsers(
+        dest='command', metavar='COMMAND', required=True, action=_Subcommands
+    )
     called = next((word for word in argv if not word.startswith('-')), None)
-    for name, (target, summary) in SUBCOMMANDS.items():
+    for name, (target, _) in SUBCOMMANDS.items():
         if name == called:
             module, function = target.split(':')
             getattr(import_module(module), function)(subparsers)
         else:
-            subparsers.add_parser(name, help=summary)
+            subparsers.add_parser(name)
     return parser
+
+
+def _in_options(message: str, options: set[str]) -> str:
+    """The message with ``some_option=1`` and ``flag=True`` as the command line spells them."""
+
+    def spell(match: re.Match) -> str:
+        option = '--' + match[1].replace('_', '-')
+        if option not in options:
+            return match[0]
+        return option if match[2] else f'{option}='
+
+    # Not behind a comma or within brackets: that is a call in Python.
+    return re.sub(r'(?<!\S)(?<!, )(\w+)=(True\b)?', spell, message)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _options(inner)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -39,6 +40,41 @@ def test_debug_shows_the_traceback(stumble):
         main(['--debug', 'stumble'])
 
 
+def complain(args) -> int:
+    raise ValueError(args.words)
+
+
+def add_nested_parser(subparsers) -> None:
+    parser = subparsers.add_parser('stumble', help='another summary')
+    parser.add_argument('words')
+    parser.add_argument('--ema', action='store_true')
+    deeper = parser.add_subparsers().add_parser('deeper')
+    deeper.add_argument('--class-order')
+    parser.set_defaults(run=complain)
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        ("class_order='x' is not known", "--class-order='x' is not known"),
+        ('f.pth: pass ema=True to use them', 'f.pth: pass --ema to use them'),
+        ('load(model, file, ema=True) and dict(ema=True)', None),  # Python, not an option
+        ("words='x', prefix='y', a/ema=True/b and --class-order=z", None),  # no options here
+    ],
+)
+def test_arguments_are_named_as_options(monkeypatch, capsys, words, said):
+    monkeypatch.setitem(SUBCOMMANDS, 'stumble', (f'{__name__}:add_nested_parser', 'fails'))
+    assert main(['stumble', words, 'deeper']) == 2
+    assert capsys.readouterr().err == f'uniformer-mm stumble: {said or words}\n'
+
+
+def test_a_summary_stands_in_the_table_alone(monkeypatch):
+    monkeypatch.setitem(SUBCOMMANDS, 'stumble', (f'{__name__}:add_nested_parser', 'always fails'))
+    for argv in ([], ['stumble']):
+        text = build_parser(argv).format_help()
+        assert 'always fails' in text and 'another summary' not in text
+
+
 def test_every_subcommand_is_declared_and_runs():
     for name in SUBCOMMANDS:
         parser = build_parser([name])
@@ -50,6 +86,19 @@ def test_every_subcommand_is_declared_and_runs():
         for leaf in leaves:
             run = leaf.get_default('run') or subparser.get_default('run')
             assert callable(run), leaf.prog
+
+
+@pytest.mark.parametrize(
+    'name', ['make-data', 'zoo', 'inspect', 'convert', 'verify', 'reproduce', 'results', 'report']
+)
+def test_every_option_has_a_help(name):
+    waiting = [build_parser([name])._subparsers._group_actions[0].choices[name]]
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting.extend(action.choices.values())
+            else:
+                assert action.help, (name, action.dest)
 
 
 def test_version_and_unknown_command(capsys):

@@ -107,6 +107,38 @@ def test_a_row_from_the_command_line(photos, tmp_path):
     assert words in (folder / 'report.html').read_text()
 
 
+def test_mistakes_name_the_options(tmp_path):
+    for words, said in (
+        (['mine.py'], 'mine.py: no such file; name a config that is there, or a row of'),
+        ([str(tmp_path / 'a.py')], f'{tmp_path}/a.py: no such file'),
+        (['cls/s', '--batch-size', '0'], '--batch-size=0 must be at least 1'),
+        (['cls/s', '--weights', 'w.pth', '--data', str(tmp_path), '--multi-scale'],
+         '--multi-scale is a choice for seg rows; this one is cls'),
+    ):  # fmt: skip
+        status, text = command('reproduce', *words, '--work-dir', str(tmp_path / 'w'))
+        assert status == 2 and f'uniformer-mm reproduce: {said}' in text
+
+
+@pytest.mark.parametrize('text', [None, '{"a": ', '{"a": 1000}'])
+def test_classes_files_are_read_as_by_verify(tmp_path, text):
+    """One reader for both; here it is asked by ``reproduce``."""
+    (tmp_path / 'imagenet/val/a').mkdir(parents=True)
+    (tmp_path / 'imagenet/val/a/x.png').touch()
+    path = tmp_path / 'ids.json'
+    if text is not None:
+        path.write_text(text)
+    said = []
+    options = {'reproduce': ['--weights', 'w.pth', '--work-dir', str(tmp_path / 'w')], 'verify': []}
+    for name in options:
+        data = tmp_path / ('imagenet/val' if name == 'verify' else '')
+        status, output = command(
+            name, 'cls/s', *options[name], '--data', str(data), '--classes', str(path)
+        )
+        assert status == 2
+        said.append(output[output.index(f"--classes='{path}'") :])
+    assert said[0] == said[1]
+
+
 @pytest.fixture
 def pretended(photos, tmp_path, monkeypatch):
     """Pretend tests of lists of the published length with a result for each, and run them."""

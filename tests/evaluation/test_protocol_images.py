@@ -260,9 +260,9 @@ def test_multi_scale_and_flip_equal_twelve_passes_by_hand(ade, tmp_path):
 
 def test_choices_are_for_their_tasks(tmp_path):
     for name, options, words in (
-        ('det/mask_rcnn_uniformer_s.py', {'multi_scale': True}, 'multi_scale is a choice for seg'),
-        ('seg/fpn_uniformer_s.py', {'boxes': 'gt'}, 'boxes is a choice for pose'),
-        ('cls/uniformer_s_in1k.py', {'fusion': 'prob'}, 'fusion is a choice for video'),
+        ('det/mask_rcnn_uniformer_s.py', {'multi_scale': True}, 'multi_scale=True is a choice'),
+        ('seg/fpn_uniformer_s.py', {'boxes': 'gt'}, "boxes='gt' is a choice for pose"),
+        ('cls/uniformer_s_in1k.py', {'fusion': 'prob'}, "fusion='prob' is a choice for video"),
         ('seg/fpn_uniformer_s.py', {'multi_scale': True}, 'no multi-scale test'),
     ):
         with pytest.raises(ValueError, match=words):

@@ -252,7 +252,7 @@ def test_weights_of_another_model(data, weights, tmp_path, in_process):
     [
         (['vid/k400_s_16x5'], r"is no recipe; did you mean one of \['vid/k400_s_16x"),
         (['seg/fpn_s_h14'], 'were never released .* --weights FILE'),
-        (['seg/upernet_s_h14', '--attention', 'h32'], "no published test with attention='h32'"),
+        (['seg/upernet_s_h14', '--attention', 'h32'], "no published test with --attention='h32'"),
         (['cls/s', '--limit', '0'], 'limit=0 must be at least 1'),
         (['cls/s', '--gpus', '99'], 'gpus=99, but this machine has'),
         (['cls/s', '--weights', 'x.pth', '--data', '/nonexistent'], 'is no folder; name the root'),

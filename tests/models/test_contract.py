@@ -380,7 +380,7 @@ BAD_ARGUMENTS = [
     ({'layer_scale': -1.0}, 'layer_scale=-1.0 must be a positive number'),
     ({'layer_scale': 0}, 'layer_scale=0 must be a positive number'),
     ({'layer_scale': True}, 'layer_scale=True must be a positive number'),
-    ({'drop_path_rate': 1.0}, 'drop_path_rate=1.0 must be at least 0 and below 1'),
+    ({'drop_path_rate': 1.0}, 'drop_path_rate=1.0 must be a number of at least 0 and below 1'),
     ({'frozen_stages': 5}, 'frozen_stages=5 must be the number of leading stages'),
     ({'with_cp': (0, 0, 9, 0)}, 'more blocks than the stages have'),
     ({'with_cp': (1, 2)}, 'must be True, False or 4 numbers'),
@@ -449,7 +449,7 @@ def test_inputs_of_other_types_are_refused(rank: int, arch: dict) -> None:
     with pytest.raises(ValueError, match=r'not list.*torch.stack'):
         model(list(x))
     classifier = uniformer_mm.create_model('uniformer_tiny' if rank == 2 else 'uniformer3d_tiny')
-    with pytest.raises(ValueError, match='weights have torch.float32'):
+    with pytest.raises(ValueError, match=r'weights have torch\.float32'):
         classifier(x.double())
 
 
@@ -464,7 +464,7 @@ def test_dtypes_that_go_together_pass(rank: int, arch: dict) -> None:
     with torch.autocast('cpu', dtype=torch.bfloat16):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             assert all(torch.isfinite(y).all() for y in model(x.to(dtype)))
-        with pytest.raises(ValueError, match='dtype torch.float64.*weights have torch.float32'):
+        with pytest.raises(ValueError, match=r'dtype torch\.float64.*weights have torch\.float32'):
             model(x.double())
     # Whoever changes the stem may cast there.
     model.patch_embed1.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the wrong kind, and the official code's names for ours, are refused in one sentence."""
+"""Options of the wrong kind, and the official code's names, are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def message_of(build, *args, **options) -> str:
         build(*args, **options)
     message = str(refusal.value)
     assert '\n' not in message
-    assert message.endswith('.')
+    assert message.endswith(('.', '?'))
     return message
 
 

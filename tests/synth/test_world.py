@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from uniformer_mm.cli import main
 from uniformer_mm.synth import MARKER, TASKS, make_data, staging
-from uniformer_mm.synth.cli import add_parser
 
 
 def _contents(root: Path) -> dict[str, bytes]:
@@ -27,10 +26,7 @@ def _contents(root: Path) -> dict[str, bytes]:
 
 
 def _run(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(['make-data', *map(str, arguments)])
-    return args.run(args)
+    return main(['make-data', *map(str, arguments)])
 
 
 def test_bytes_depend_on_the_seed_alone(world: Path, tmp_path: Path) -> None:
@@ -264,3 +260,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_the_console_command_tells_mistakes(tmp_path: Path, capsys) -> None:
+    """Once, as of every subcommand; --debug gives the traceback."""
+    words = ['make-data', str(tmp_path / 'data'), '--size', 'huge']
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('uniformer-mm make-data: ') and "'huge'" in error
+    with pytest.raises(ValueError, match='huge'):
+        main(['--debug', *words])

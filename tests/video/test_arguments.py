@@ -61,7 +61,8 @@ SCHEDULE = {'total': 9, 'warmup': 2, 'warmup_lr': 1e-6, 'min_lr': 1e-5}
         (CubeErasing, {'prob': '1'}, "prob='1' must be between 0 and 1"),
         (MirrorMixup, {'alpha': '1', 'num_classes': 3}, "alpha='1' must be positive"),
         (MirrorCutmix, {'alpha': NAN, 'num_classes': 3}, 'alpha=nan must be positive'),
-        (AugmentedCopies, {'num_copies': True, 'transforms': []}, 'num_copies=True must be at'),
+        (MirrorMixup, {'alpha': 1, 'num_classes': '3'}, "num_classes='3' must be an integer"),
+        (AugmentedCopies, {'num_copies': True, 'transforms': []}, 'num_copies=True must be an'),
         (LinspaceSampleFrames, {'clip_len': True, 'frame_interval': 1}, 'clip_len=True must be'),
         (LinspaceSampleFrames, {'clip_len': 8, 'frame_interval': True}, 'frame_interval=True must'),
         (

@@ -95,8 +95,8 @@ def test_segment_training_reaches_both_ends_of_every_segment(total):
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: LinspaceSampleFrames(0, 4), 'clip_len=0 must be at least 1'),
-        (lambda: LinspaceSampleFrames(16, 0), 'frame_interval=0 must be at least 1'),
+        (lambda: LinspaceSampleFrames(0, 4), 'clip_len=0 must be an integer of at least 1'),
+        (lambda: LinspaceSampleFrames(16, 0), 'frame_interval=0 must be an integer of at least 1'),
         (lambda: SegmentSampleFrames(16, num_clips=3), 'num_clips=3 needs test_mode=True'),
     ],
 )

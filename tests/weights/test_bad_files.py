@@ -75,8 +75,9 @@ def test_empty(tmp_path):
 
 def test_text(tmp_path):
     path = tmp_path / 'w.pth'
-    path.write_text('these are no weights at all')
-    refused(path, 'is cut off or')
+    for text in ('these are no weights at all', 'hello world'):
+        path.write_text(text)
+        refused(path, rf"is no checkpoint \(it begins with '{text[:16]}'\); name another file")
 
 
 class Touch:
@@ -148,6 +149,11 @@ def test_what_others_named_safe_stays_so(tmp_path, allow_list):
 
 def test_missing(tmp_path):
     refused(tmp_path / 'w.pth', r'no such file; give a path or a name such as uniformer://small')
+
+
+def test_no_name():
+    with pytest.raises(CheckpointError, match=r"^checkpoint='' names no file; give a path or a"):
+        load_weights(UniFormer2d(TINY), '')
 
 
 def test_folder(tmp_path):

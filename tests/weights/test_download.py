@@ -184,3 +184,14 @@ def test_without_gdown(cache, hosts, monkeypatch):
     hosts(Host('url', 'http://127.0.0.1:9/' + FILE))
     with pytest.raises(CheckpointError, match=re.escape('pip install gdown')):
         locate('uniformer://small_in1k')
+
+
+@pytest.mark.parametrize('kind', ['a file', 'below a file', 'on /proc'])
+def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch, kind):
+    plain = tmp_path / 'plain'
+    plain.write_text('')
+    folder = {'a file': plain, 'below a file': plain / 'x', 'on /proc': Path('/proc/x')}[kind]
+    monkeypatch.setenv('UNIFORMER_WEIGHTS', str(folder))
+    words = rf'^{folder} cannot be used as a folder \(.*\); set UNIFORMER_WEIGHTS to a folder'
+    with pytest.raises(CheckpointError, match=words):
+        lookup.locate('uniformer://small_in1k')

@@ -57,7 +57,12 @@ def test_raw_weights_are_never_replaced_by_averaged_ones(tmp_path):
     load_weights(model, path, ema=True)
     assert equal(model.state_dict(), averaged)
     only = save(tmp_path / 'ema.pth', {'model_ema': averaged})
-    with pytest.raises(CheckpointError, match=r'only averaged weights.*pass ema=True'):
+    words = (
+        r'only averaged weights \(model_ema\); pass ema=True to use them, as in '
+        r'uniformer_mm\.weights\.load_weights\(model, file, ema=True\), .*'
+        r'convert FILE --to official --ema'
+    )
+    with pytest.raises(CheckpointError, match=words):
         load_weights(model, only)
     with pytest.raises(CheckpointError, match=r"holds none of \('model_ema'"):
         load_weights(model, save(tmp_path / 'raw.pth', {'model': raw}), ema=True)
@@ -183,17 +188,20 @@ def test_divided_attention_starts_from_joint_weights(tmp_path):
     ('change', 'message'),
     [
         (lambda s: s.update({'blocks3.0.extra.weight': torch.zeros(3)}),
-         r'1 tensors do not fit: blocks3\.0\.extra\.weight \(no place in the model\)'),
+         r'1 tensor does not fit: blocks3\.0\.extra\.weight \(no place in the model\)'),
         (lambda s: s.pop('blocks3.1.attn.qkv.bias'),
          r'blocks3\.1\.attn\.qkv\.bias \(not in the file\)'),
         (lambda s: s.update({'blocks1.0.attn.weight': torch.zeros(32, 1, 7, 7)}),
-         r'blocks1\.0\.attn\.weight \(32, 1, 7, 7\), the model has \(32, 1, 5, 5\)'),
+         r'1 tensor does not fit: blocks1\.0\.attn\.weight \(32, 1, 7, 7\), the model has '
+         r'\(32, 1, 5, 5\)\. The'),
         (lambda s: s.pop('blocks1.0.norm1.num_batches_tracked'),
          r'blocks1\.0\.norm1\.num_batches_tracked \(not in the file\)'),
         (lambda s: s['blocks3.0.norm1.weight'].fill_(float('nan')),
          r"tensor 'blocks3\.0\.norm1\.weight' has NaN"),
         (lambda s: s.update({'note': 'text'}),
          r"entry 'note' of the state dict is a str"),
+        (lambda s: s.update({1: torch.zeros(1)}),
+         r'key 1 of the state dict is of type int, not a name'),
     ],
 )  # fmt: skip
 def test_anything_else_raises_and_changes_nothing(tmp_path, change, message):
@@ -230,7 +238,7 @@ def test_wrong_prefix_is_found_and_named(tmp_path):
     state = {f'encoder.{k}': v for k, v in classifier_state().items()}
     path = save(tmp_path / 'w.pth', {'model': state})
     model = UniFormer2d(TINY)
-    with pytest.raises(CheckpointError, match=r"one under 'encoder\.'.*pass it as prefix"):
+    with pytest.raises(CheckpointError, match=r"one under 'encoder\.'.*name it with prefix='"):
         load_weights(model, path)
     load_weights(model, path, prefix='encoder')
     assert torch.equal(model.blocks3[0].attn.qkv.weight, state['encoder.blocks3.0.attn.qkv.weight'])

@@ -17,6 +17,7 @@ from uniformer_mm.models import UniFormer2dClassifier
 from uniformer_mm.weights import CheckpointError, verify, zoo
 from uniformer_mm.weights.verify import HALF, IMAGENET, Measurement, verify_row
 
+from ..evaluation.helpers import make_record
 from .helpers import classifier_state, save
 
 pytest.importorskip('torchvision')
@@ -110,7 +111,7 @@ def test_equals_an_independent_computation(
         assert result.images == 20
         assert result.top1 == pytest.approx(accuracy(truth, favourites, 1))
         assert result.top5 == pytest.approx(accuracy(truth, favourites, 5))
-        assert not result.comparable and not result.agrees
+        assert not result.comparable and result.agrees is None
     assert 0 < measured[0].top1 < 100
     assert measured[0].top1 < measured[0].top5
 
@@ -148,7 +149,70 @@ def test_wrong_weights_do_not_get_measured(photos, weights, tmp_path):
 
 @pytest.mark.parametrize(
     ('top1', 'images', 'agrees'), [(82.9, 50_000, True), (82.8, 50_000, True),
-                                   (82.5, 50_000, False), (99.0, 300, False)],
+                                   (83.04, 50_000, True), (83.1, 50_000, False),
+                                   (82.7, 50_000, False), (82.9, 47_600, True),
+                                   (82.75, 50_000, True), (82.9, 47_000, None), (99.0, 300, None)],
 )  # fmt: skip
 def test_verdict(top1, images, agrees):
+    """The same as that of ``reproduce`` about the same number."""
     assert Measurement('cls/s', IMAGENET, top1, 96.0, images, 82.9).agrees is agrees
+    published = {'top1': 82.9}
+    record = make_record(
+        images, row='cls/s', task='cls', config='', metrics={'top1': top1}, published=published,
+        published_files=50_000,
+    )  # fmt: skip
+    assert record.agrees is agrees
+
+
+def test_no_verdict_on_other_classes():
+    part = Measurement('cls/s', IMAGENET, 82.9, 96.0, 48_500, 82.9, all_classes=False)
+    assert part.agrees is None
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'no such file'),
+        ('{"a": 0, ', 'is no JSON object'),
+        ('{"a": 0, "b": 1000}', "gives 'b' the class id 1000, not a whole number from 0 to 999"),
+        ('{"a": 0, "b": -1}', "gives 'b' the class id -1"),
+        ('{"a": true, "b": 1}', "gives 'a' the class id True"),
+        ('{"a": 1.0, "b": 1}', "gives 'a' the class id 1.0"),
+        ('{"b": 1}', r"gives no class id for \['a'\]"),
+        (b'\xff\xfe\x00', 'is no text in UTF-8'),
+    ],
+)
+def test_classes_files_that_cannot_be_used(tmp_path, text, message):
+    path = tmp_path / 'ids.json'
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=rf"^classes='{path}'.*{message}") as caught:
+        verify.class_ids(['a', 'b'], 1000, path)
+    assert '\n' not in str(caught.value)
+
+
+def test_classes_that_is_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=rf"^classes='{tmp_path}' cannot be read \(Is a directory"):
+        verify.class_ids(['a'], 1000, tmp_path)
+
+
+@pytest.mark.parametrize('device', ['bogus', 'cuda:99', 'meta', ''])
+def test_devices_that_are_not_there(tmp_path, device):
+    with pytest.raises(ValueError, match=rf"^device='{device}' cannot be used here") as caught:
+        verify_row('cls/s', tmp_path, device=device)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_unreadable_photo(weights, tmp_path, monkeypatch, workers):
+    small_row(monkeypatch, 'cls/s')
+    photo = tmp_path / 'val' / 'a' / 'x.png'
+    photo.parent.mkdir(parents=True)
+    photo.write_text('no photo')
+    (tmp_path / 'ids.json').write_text('{"a": 0}')
+    with pytest.raises(ValueError, match=rf'^{photo} cannot be read as an image \(.*\n?') as caught:
+        verify_row(
+            'cls/s', tmp_path / 'val', checkpoint=weights[0], classes=tmp_path / 'ids.json',
+            workers=workers,
+        )  # fmt: skip
+    assert '\n' not in str(caught.value)

@@ -33,7 +33,6 @@ def add_reproduce_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``reproduce``."""
     parser = subparsers.add_parser(
         'reproduce',
-        help="measure a row's published result by its official test",
         description="Measure a row's published result by its official test. Exit status: 0 within "
         'the tolerance, or not comparable (a subset); 1 outside; 2 a mistake in the request.',
     )
@@ -51,12 +50,22 @@ def add_reproduce_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     parser.add_argument('--fusion', choices=FUSIONS, default=FUSIONS[0], help='video: of views')
     parser.add_argument('--class-order', choices=ORDERS, help='Kinetics: how the list numbers them')
     parser.add_argument('--classes', metavar='FILE', help='ImageNet: class ids of the folders')
-    parser.add_argument('--stock', action='store_true', help="the toolbox's own metrics throughout")
-    parser.add_argument('--batch-size', type=int)
+    parser.add_argument(
+        '--stock',
+        action='store_true',
+        help="the toolbox's metric, multi-scale model and stacking of views instead of this "
+        "package's; the config's transforms, also those of uniformer_mm, stay",
+    )
+    parser.add_argument('--batch-size', type=int, help="files at once (default: the config's)")
     parser.add_argument('--workers', type=int, help='processes that load data')
-    parser.add_argument('--work-dir', type=Path, default=DEFAULT_WORK_DIR)
+    parser.add_argument(
+        '--work-dir', type=Path, default=DEFAULT_WORK_DIR, help='results go below it; %(default)s'
+    )
     parser.add_argument('--restart', action='store_true', help='throw earlier results away')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='K=V')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='K=V',
+        help='other settings of the config',
+    )  # fmt: skip
     parser.set_defaults(run=_reproduce)
     return parser
 
@@ -65,11 +74,12 @@ def add_results_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``results``."""
     parser = subparsers.add_parser(
         'results',
-        help='all measured results beside the published ones',
         description="All measured results as the papers' tables; 'not run' where there is none.",
     )
-    parser.add_argument('folder', nargs='?', type=Path, default=DEFAULT_WORK_DIR)
-    parser.add_argument('--task', choices=list(TOOLBOXES))
+    parser.add_argument(
+        'folder', nargs='?', type=Path, default=DEFAULT_WORK_DIR, help='work dir; %(default)s'
+    )
+    parser.add_argument('--task', choices=list(TOOLBOXES), help='rows of this task only')
     parser.add_argument('--measured', action='store_true', help='only rows with a result')
     parser.add_argument('--all', action='store_true', help='each record, not one for each row')
     parser.set_defaults(run=_results)
@@ -80,7 +90,6 @@ def add_report_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``report``."""
     parser = subparsers.add_parser(
         'report',
-        help='a finished test as one HTML page',
         description='Turn the folder of a finished test into one HTML page: tables, confusions or '
         'precision-recall curves, worst and best samples, latency.',
     )

@@ -45,7 +45,8 @@ class Choices:
         class_order: How the Kinetics list numbers its classes: ``'alphabetical'`` or
             ``'official'``; None finds out.
         classes: Class ids of ImageNet's folders, where they are not all.
-        stock: Use the toolbox's own transforms and metrics throughout.
+        stock: The toolbox's metric, multi-scale model and stacking of views instead of this
+            package's; the config's transforms, also those of uniformer_mm, stay.
         batch_size: Files at once; None as in the config.
         workers: Processes that load data; None as in the config.
         overrides: Other settings, as ``--cfg-options`` of the toolboxes.
@@ -168,14 +169,19 @@ def _check_choices(task: str, choices: Choices) -> None:
     }
     for name, (chosen, wanted) in only.items():
         if chosen and task != wanted:
-            raise ValueError(f'{name} is a choice for {wanted} rows; this one is {task}.')
+            value = getattr(choices, name)
+            raise ValueError(
+                f'{name}={value!r} is a choice for {wanted} rows; this one is {task}: leave it out.'
+            )
 
 
 def _adapt_segmentation(config: Config, choices: Choices) -> None:
     if not choices.stock:
         old = config.test_evaluator
         if old.type != 'IoUMetric' or list(old.get('iou_metrics', ['mIoU'])) != ['mIoU']:
-            raise ValueError(f'test_evaluator={dict(old)} is not the IoUMetric of mIoU; use stock.')
+            raise ValueError(
+                f'test_evaluator={dict(old)} is not the IoUMetric of mIoU; use stock=True.'
+            )
         ignore = config.test_dataloader.dataset.get('ignore_index', 255)
         config.test_evaluator = ConfigDict(type='uniformer_mm.ConfusionIoU', ignore_index=ignore)
     if not choices.multi_scale:

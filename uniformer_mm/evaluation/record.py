@@ -16,6 +16,7 @@ import uniformer_mm
 
 from ..env.versions import REQUIREMENTS, Requirement, installed_version
 from ..submission.writing import write_text
+from ..weights.verify import MAX_MISSING_SHARE, of_published_length, within
 from ..weights.verify import TOLERANCE as IMAGE_TOLERANCE
 
 FILE_NAME = 'record.json'
@@ -25,10 +26,6 @@ and resizing differ between library versions, and video lists lose members over 
 
 HEADLINES = ('top1', 'bbox_mAP', 'segm_mAP', 'mIoU', 'mIoU_ms', 'AP')
 """Metrics that decide; others are shown beside them (two published AR of pose rows are wrong)."""
-
-MAX_MISSING_SHARE = 0.05
-"""Share of missing files above which a list is no longer the published one, and share by which its
-length may differ: video lists lose members over the years, and there are several of each."""
 
 _PACKAGES = (
     'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'mmaction2',
@@ -113,8 +110,7 @@ class Record:
     @property
     def of_published_length(self) -> bool:
         """Whether the list, without what is missing, is as long as the published one."""
-        difference = abs(self.listed_files - self.missing - self.published_files)
-        return difference <= MAX_MISSING_SHARE * self.published_files
+        return of_published_length(self.listed_files - self.missing, self.published_files)
 
     @property
     def comparable(self) -> bool:
@@ -128,8 +124,7 @@ class Record:
         if not self.comparable or not set(decisive) <= set(self.metrics):
             return None
         return all(
-            abs(self.metrics[name] - self.published[name]) <= self.tolerance + 1e-9
-            for name in decisive
+            within(self.metrics[name], self.published[name], self.tolerance) for name in decisive
         )
 
 

@@ -67,7 +67,14 @@ def tests_of(name: str, attention: str | None = None) -> list[Test]:
     own = name.endswith('.py') and path.is_file() and not _shipped(path)
     if own:
         return [Test(path.stem, None, _task_of(path), path.absolute())]
-    recipe = find_recipe(_shipped(path) or name)
+    try:
+        recipe = find_recipe(_shipped(path) or name)
+    except ValueError:
+        if not name.endswith('.py') or path.is_file():
+            raise
+        raise ValueError(
+            f'{name}: no such file; name a config that is there, or a row of uniformer-mm recipes.'
+        ) from None
     if attention is not None:
         recipe = with_attention(recipe, attention)
     first = config_path(recipe)

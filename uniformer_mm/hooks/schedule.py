@@ -11,7 +11,17 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF
 from torch.optim import Optimizer
 
+from ..models.arch import check_bool, is_number
 from ..registry import PARAM_SCHEDULERS, register
+
+# Arguments that count steps.
+STEPS = ('total', 'warmup', 'lag', 'cosine_begin')
+
+
+def _check_steps(**steps: float) -> None:
+    for name, value in steps.items():
+        if not is_number(value):
+            raise ValueError(f'{name}={value!r} must be a number of steps, without quotes.')
 
 
 @register(PARAM_SCHEDULERS)
@@ -48,7 +58,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             schedulers.
 
     Raises:
-        ValueError: Step counts that do not fit together.
+        ValueError: Steps or rates that are no numbers, or step counts that do not fit together.
     """
 
     def __init__(
@@ -64,6 +74,10 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         multiply_warmup: bool = False,
         **kwargs,
     ) -> None:
+        _check_steps(total=total, warmup=warmup, lag=lag, cosine_begin=cosine_begin)
+        for name, rate in (('warmup_lr', warmup_lr), ('min_lr', min_lr)):
+            if not is_number(rate) or rate < 0:
+                raise ValueError(f'{name}={rate!r} must be a number of at least 0.')
         if not 0 <= warmup < total:
             raise ValueError(
                 f'warmup={warmup!r} must be at least 0 and below total={total!r} steps.'
@@ -81,7 +95,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         self.min_lr = min_lr
         self.lag = lag
         self.cosine_begin = cosine_begin
-        self.multiply_warmup = multiply_warmup
+        self.multiply_warmup = check_bool('multiply_warmup', multiply_warmup)
         super().__init__(optimizer, **kwargs)
 
     @classmethod
@@ -105,13 +119,14 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             **kwargs: The constructor's other arguments.
 
         Raises:
-            ValueError: ``by_epoch`` False.
+            ValueError: ``by_epoch`` False, or steps that are no numbers.
         """
         if not by_epoch:
             raise ValueError('by_epoch=False: the steps are in iterations already; leave it out.')
-        for name in ('total', 'warmup', 'lag', 'cosine_begin'):
-            if name in kwargs:
-                kwargs[name] = kwargs[name] * epoch_length
+        steps = {name: kwargs[name] for name in STEPS if name in kwargs}
+        # Here, or the message would give a multiple.
+        _check_steps(**steps)
+        kwargs |= {name: value * epoch_length for name, value in steps.items()}
         end = end if end == INF else end * epoch_length
         return cls(*args, begin=begin * epoch_length, end=end, by_epoch=False, **kwargs)
 

@@ -8,10 +8,34 @@ Sources: arXiv 2201.09450 (tables 1, 2, 3 and appendix), Sense-X/UniFormer @52a0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 
 NUM_STAGES = 4
+
+
+def is_integer(value: object) -> bool:
+    """Whether ``value`` is an integer; True and False, which Python counts as 1 and 0, are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number, of NumPy too; strings and booleans are not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_positive(value: object) -> bool:
+    """Whether ``value`` is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
+def check_bool(name: str, value: bool) -> bool:
+    """``value``, which must be a boolean: any other would count as one without a word."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name}={value!r} must be True or False; write it without quotes.')
+    return value
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,12 @@ class Arch:
         dims: Channels per stage.
         head_dim: Channels per attention head. No tensor's shape depends on it, so a checkpoint
             trained with another value loads without complaint and is wrong.
-        mlp_ratio: Hidden width of the MLPs in multiples of the stage width.
+        mlp_ratio: Hidden width of the MLPs in multiples of the stage width. Four equal numbers, as
+            the official light models write it, are read as one.
         stem: ``'patch'`` (one k = s = 4 convolution, LayerNorm) or ``'conv'`` (two 3x3
             convolutions of stride 2, BatchNorm).
-        downsample: The same choice for stages 2 to 4 (k = s = 2, or one 3x3 of stride 2).
+        downsample: The same choice for stages 2 to 4 (k = s = 2, or one 3x3 of stride 2);
+            ``'patch'`` with ``keep_ratios``.
         layer_scale: Initial value of the residual scales; None builds none.
         layer_scale_in: ``'attention'`` (stages 3 and 4) or ``'all'`` blocks.
         token_labels: Whether the classifier has the dense head of token labelling.
@@ -48,17 +74,15 @@ class Arch:
     params: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'depths', tuple(self.depths))
-        object.__setattr__(self, 'dims', tuple(self.dims))
         for name in ('depths', 'dims'):
-            values = getattr(self, name)
-            if len(values) != NUM_STAGES or any(
-                not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in values
-            ):
+            given = getattr(self, name)
+            values = tuple(given) if isinstance(given, Sequence) else ()
+            if len(values) != NUM_STAGES or any(not is_integer(v) or v < 1 for v in values):
                 raise ValueError(
-                    f'arch: {name}={values!r} must hold {NUM_STAGES} positive integers, '
+                    f'arch: {name}={given!r} must hold {NUM_STAGES} positive integers, '
                     'one for each stage.'
                 )
+            object.__setattr__(self, name, values)
         for name, allowed in (
             ('stem', ('patch', 'conv')),
             ('downsample', ('patch', 'conv')),
@@ -68,7 +92,7 @@ class Arch:
                 raise ValueError(
                     f'arch: {name}={getattr(self, name)!r} is not known; use one of {allowed}.'
                 )
-        if not isinstance(self.head_dim, int) or self.head_dim < 1:
+        if not is_integer(self.head_dim) or self.head_dim < 1:
             raise ValueError(f'arch: head_dim={self.head_dim!r} must be a positive integer.')
         for stage in (2, 3):
             if self.dims[stage] % self.head_dim:
@@ -77,15 +101,39 @@ class Arch:
                     f'channels of stage {stage + 1}; use a divisor of stages 3 and 4 '
                     f'{self.dims[2:]}, such as 32 or 64.'
                 )
+        check_bool('arch: token_labels', self.token_labels)
+        self._check_mlp_ratio()
+        if self.layer_scale is not None:
+            if not is_positive(self.layer_scale):
+                raise ValueError(
+                    f'arch: layer_scale={self.layer_scale!r} must be a positive number (the '
+                    'initial value) or None (no scales).'
+                )
+            object.__setattr__(self, 'layer_scale', float(self.layer_scale))
         if self.keep_ratios is not None:
             self._check_keep_ratios()
+
+    def _check_mlp_ratio(self) -> None:
+        given = ratio = self.mlp_ratio
+        if isinstance(given, Sequence) and len(given) == NUM_STAGES and len(set(given)) == 1:
+            ratio = given[0]
+        if not is_positive(ratio):
+            raise ValueError(
+                f'arch: mlp_ratio={given!r} must be a positive number, the same in all stages.'
+            )
+        if int(min(self.dims) * ratio) < 1:
+            raise ValueError(
+                f'arch: mlp_ratio={given!r} leaves no hidden channel of the {min(self.dims)} of a '
+                'stage; use a larger one, such as 4.'
+            )
+        object.__setattr__(self, 'mlp_ratio', ratio)
 
     def _check_keep_ratios(self) -> None:
         given = self.keep_ratios
         stages = tuple(map(tuple, given)) if _is_nested(given) else ()
         object.__setattr__(self, 'keep_ratios', stages)
         valid = tuple(map(len, stages)) == self.depths[2:] and all(
-            isinstance(ratio, (int, float)) and 0 < ratio <= 1
+            isinstance(ratio, (int, float)) and is_number(ratio) and 0 < ratio <= 1
             for stage in stages
             for ratio in stage
         )
@@ -98,6 +146,12 @@ class Arch:
         if self.token_labels:
             raise ValueError(
                 'arch: token_labels=True does not go with keep_ratios; leave one of them out.'
+            )
+        if self.downsample != 'patch':
+            # The official code pools the scores by 2 and floors; the convolution rounds up.
+            raise ValueError(
+                f'arch: downsample={self.downsample!r} does not go with keep_ratios, since on odd '
+                "sizes its maps are larger than those of the scores; use downsample='patch'."
             )
 
 
@@ -209,12 +263,12 @@ def resolve_arch(
     if head_dim is not None:
         row = replace(row, head_dim=head_dim)
     if layer_scale is not None:
-        if layer_scale is True or (layer_scale is not False and not layer_scale > 0):
+        if layer_scale is not False and not is_positive(layer_scale):
             raise ValueError(
                 f'layer_scale={layer_scale!r} must be a positive number (the initial value), '
                 'False (no scales) or None (as the arch says).'
             )
-        row = replace(row, layer_scale=None if layer_scale is False else float(layer_scale))
+        row = replace(row, layer_scale=None if layer_scale is False else layer_scale)
     return row
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import MODELS, register
+from .arch import check_bool, is_integer
 from .blocks import init_block
 from .layers import PATCH_NORM_EPS, LayerNorm
 from .uniformer import UniFormer2d, UniFormer3d
@@ -28,6 +29,9 @@ Logits = Tensor | tuple[Tensor] | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, 
 class _Classifier:
     """Mixin over a backbone front: final BatchNorm, mean over positions, linear head(s).
 
+    In training, archs with ``token_labels`` (``*_tl``) and hourglass archs (``xxs``, ``xs``) return
+    a tuple, for losses with a term for the tokens or the class token; see :meth:`forward`.
+
     Args:
         arch: As in :class:`~uniformer_mm.models.uniformer.UniFormer`; archs with ``token_labels``
             get the dense head ``aux_head``, hourglass archs the class token's ``norm_cls`` and
@@ -41,12 +45,18 @@ class _Classifier:
     def __init__(
         self, arch, *, num_classes: int, mix_token: bool = True, as_tuple: bool = False, **options
     ) -> None:
+        for name in ('out_indices', 'out_norm'):
+            if name in options:
+                raise ValueError(
+                    f'{name}={options[name]!r} has no use in a classifier; leave it out, or take '
+                    'the backbone.'
+                )
         super().__init__(arch, out_indices=(3,), out_norm='bn', as_tuple=as_tuple, **options)
-        if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        if not is_integer(num_classes) or num_classes < 0:
             raise ValueError(f'num_classes={num_classes!r} must be 0 (no head) or positive.')
         dim = self.arch.dims[-1]
         self.num_classes = num_classes
-        self.mix_token = mix_token
+        self.mix_token = check_bool('mix_token', mix_token)
         self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
         if self.arch.token_labels and num_classes:
             self.aux_head = nn.Linear(dim, num_classes)

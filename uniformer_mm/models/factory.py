@@ -4,42 +4,24 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from os import PathLike
 
 from torch import nn
 
 from ..weights import load_weights
-from .arch import NUM_STAGES, available_archs
+from .arch import NUM_STAGES, available_archs, check_bool
 from .classifier import UniFormer2dClassifier, UniFormer3dClassifier
-from .uniformer import UniFormer, UniFormer2d, UniFormer3d
+from .uniformer import UniFormer, UniFormer2d, UniFormer3d, check_options, option_names
 
 # prefix: (dense backbone, classifier, classes of its usual pre-training data)
 _FAMILIES = {
     'uniformer_': (UniFormer2d, UniFormer2dClassifier, 1000),
     'uniformer3d_': (UniFormer3d, UniFormer3dClassifier, 400),
 }
+# Output form and initialisation follow from the arguments of create_model.
 _OPTIONS = [
-    name
-    for name in inspect.signature(UniFormer.__init__).parameters
-    if name not in ('self', 'arch', 'init_cfg', 'out_norm', 'as_tuple')
+    name for name in option_names(UniFormer) if name not in ('init_cfg', 'out_norm', 'as_tuple')
 ]
-# Arguments of the official code and its ports, and what says the same here.
-_OFFICIAL_OPTIONS = {
-    'windows': "attention='window'",
-    'window': "attention='window'",
-    'use_window': "attention='window'",
-    'hybrid': "attention='hybrid'",
-    'use_hybrid': "attention='hybrid'",
-    'windows_size': 'window_size',
-    'split': "attention='divided'",
-    'std': 'patch_kernel_t=3',
-    'use_checkpoint': 'with_cp=True',
-    'checkpoint_num': 'with_cp=(n1, n2, n3, n4)',
-    'in_chans': 'in_channels',
-    'pretrained': 'checkpoint=...',
-    'pretrained_path': 'checkpoint=...',
-}
 
 
 def list_models() -> list[str]:
@@ -59,17 +41,20 @@ def create_model(
 
     Args:
         name: ``uniformer_<arch>`` or ``uniformer3d_<arch>``; see :func:`list_models`.
-        checkpoint: File or ``uniformer://`` name to load; every tensor must be accounted for.
+        checkpoint: File, ``uniformer://`` name or ``http(s)://`` address to load; every tensor must
+            be accounted for.
         num_classes: Width of the classifier; default 1000 in 2-D, 400 in 3-D. 0 returns the
             pooled features. Not allowed with ``features_only``.
         features_only: Return the dense backbone: a tuple of stage maps, each after its own
             LayerNorm (``norm1`` to ``norm4``), instead of a classifier.
         **options: ``attention``, ``window_size``, ``out_indices`` (with ``features_only``),
             ``head_dim``, ``layer_scale``, ``drop_path_rate``, ``norm_eval``, ``frozen_stages``,
-            ``with_cp``, ``patch_kernel_t``, ``in_channels``.
+            ``with_cp``, ``patch_kernel_t``, ``in_channels``, ``residual_dtype``.
 
     Returns:
-        The network in training mode, on the default device.
+        The network in training mode, on the default device. A classifier returns logits; in
+        training those of ``*_tl``, ``xxs`` and ``xs`` return a tuple that begins with them (see
+        :meth:`UniFormer2dClassifier.forward`), which their loss has to take.
 
     Raises:
         ValueError: Unknown name or option, or options that do not fit together.
@@ -86,7 +71,8 @@ def create_model(
             f'name={name!r} is not known'
             + (f'; did you mean one of {close}?' if close else '; see uniformer_mm.list_models().')
         )
-    _check_options(options)
+    check_bool('features_only', features_only)
+    check_options(options, _OPTIONS)
     dense, classifier, default_classes = _FAMILIES[prefix]
     arch = name.removeprefix(prefix)
     if features_only:
@@ -107,15 +93,3 @@ def create_model(
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model
-
-
-def _check_options(options: dict) -> None:
-    for option in options:
-        if option in _OFFICIAL_OPTIONS:
-            raise ValueError(f'option {option!r} is written {_OFFICIAL_OPTIONS[option]} here.')
-        if option not in _OPTIONS:
-            close = difflib.get_close_matches(option, _OPTIONS, n=1)
-            raise ValueError(
-                f'option {option!r} is not known; '
-                + (f'did you mean {close[0]!r}?' if close else f'use some of {_OPTIONS}.')
-            )

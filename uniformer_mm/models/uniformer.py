@@ -8,8 +8,10 @@ and ``attention.py``.
 
 from __future__ import annotations
 
+import difflib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -17,26 +19,32 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops.framework import cpu_multiplies_bfloat16
+from ..ops.framework import HALF, cpu_multiplies
 from ..registry import MODELS, register
-from .arch import NUM_STAGES, Arch, resolve_arch
+from .arch import NUM_STAGES, Arch, check_bool, is_integer, is_number, resolve_arch
 from .blocks import BLOCK_TYPES, DividedBlock, GlobalBlock, LocalBlock, init_block
 from .functional import (
     autocast_dtype,
     is_compiling,
     without_autocast,
 )
+from .fused_norm import runs
 from .hourglass import HourglassBlock, pool_scores
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
+    EMBED_TYPES,
+    ConvEmbed,
     LayerNorm,
     Linear,
+    PatchEmbed,
     apply_norm,
     build_downsample,
     build_stem,
     drop_path_rates,
+    holds_tensors,
     is_batch_norm,
+    is_watched,
 )
 from .prepared import Weights, prepare
 
@@ -50,6 +58,29 @@ FIRST_ATTENTION_STAGE = 2
 
 # Blocks whose layers can be parts of formulas.
 FORMULA_TYPES = (*BLOCK_TYPES, HourglassBlock)
+
+# Arguments of the official code and its ports, and what says the same here.
+_INITIALIZER = "init_cfg=dict(type='uniformer_mm.UniFormerPretrained', checkpoint=...)"
+OFFICIAL_OPTIONS = {
+    'windows': "attention='window'",
+    'window': "attention='window'",
+    'use_window': "attention='window'",
+    'hybrid': "attention='hybrid'",
+    'use_hybrid': "attention='hybrid'",
+    'windows_size': 'window_size',
+    'split': "attention='divided'",
+    'std': 'patch_kernel_t=3',
+    'use_checkpoint': 'with_cp=True',
+    'checkpoint_num': 'with_cp=(n1, n2, n3, n4)',
+    'in_chans': 'in_channels',
+    'layers': 'arch=dict(depths=...)',
+    'depth': 'arch=dict(depths=...)',
+    'embed_dim': 'arch=dict(dims=...)',
+    'mlp_ratio': 'arch=dict(mlp_ratio=...)',
+    'pretrained': f'checkpoint=... of create_model, or {_INITIALIZER}',
+    'pretrained_path': f'checkpoint=... of create_model, or {_INITIALIZER}',
+    'checkpoint': _INITIALIZER,
+}
 
 # What hourglass blocks hand on beside the map: class token and scores; empty in other archs.
 Carried = tuple[()] | tuple[Tensor, Tensor | None]
@@ -84,7 +115,8 @@ class UniFormer(BaseModule):
         drop_path_rate: Stochastic-depth rate of the last block, rising linearly from 0.
         norm_eval: Keep every BatchNorm in evaluation mode (running statistics) while training.
         frozen_stages: Number of leading stages (embedding, blocks, output norm) without gradient
-            and in evaluation mode; -1 or 0 for none, 4 for the whole network.
+            and in evaluation mode; -1 or 0 for none, 4 for the whole backbone (not for the head of
+            a classifier).
         with_cp: Gradient checkpointing: True for all blocks, or the number of leading blocks in
             each stage, e.g. ``(0, 0, 8, 0)``.
         patch_kernel_t: Time kernel of the downsamplings before stages 2 to 4 (3-D only): 1, or 3
@@ -95,6 +127,7 @@ class UniFormer(BaseModule):
             halves the bytes that move and makes the error about 1.7 times as large.
         init_cfg: mmengine initialisation, e.g. ``dict(type='UniFormerPretrained',
             checkpoint=...)``. The official random initialisation is always done first.
+        **unknown: Refused, with what an option of the official code is called here.
 
     Raises:
         ValueError: Arguments that are unknown or do not fit together.
@@ -124,8 +157,11 @@ class UniFormer(BaseModule):
         in_channels: int = 3,
         residual_dtype: str = 'float32',
         init_cfg: dict | list[dict] | None = None,
+        **unknown,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        if unknown:
+            check_options(unknown, option_names(type(self)))
         self.arch = resolve_arch(arch, head_dim=head_dim, layer_scale=layer_scale)
         self.attention = _check_attention(attention, self.rank, self.arch)
         self.window_size = _check_positive('window_size', window_size)
@@ -133,14 +169,17 @@ class UniFormer(BaseModule):
         self.out_indices = self._check_out_indices(out_indices)
         self.out_norm = self._check_out_norm(out_norm)
         self.as_tuple = self._check_as_tuple(as_tuple)
-        self.norm_eval = norm_eval
-        self.cpu_multiplies_bfloat16 = cpu_multiplies_bfloat16()
+        self.norm_eval = check_bool('norm_eval', norm_eval)
+        self.cpu_dtypes = {dtype for dtype in HALF if cpu_multiplies(dtype)}
         self.residual_dtype = _check_residual_dtype(residual_dtype)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
         self.cp_blocks = _check_with_cp(with_cp, self.arch.depths)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate!r} must be at least 0 and below 1.')
-        if patch_kernel_t not in (1, 3) or (self.rank == 2 and patch_kernel_t != 1):
+        if not is_number(drop_path_rate) or not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate={drop_path_rate!r} must be a number of at least 0 and below 1.'
+            )
+        kernels_t = (1,) if self.rank == 2 else (1, 3)
+        if not is_integer(patch_kernel_t) or patch_kernel_t not in kernels_t:
             raise ValueError(
                 f'patch_kernel_t={patch_kernel_t!r} must be 1 or 3, and 1 in a 2-D network.'
             )
@@ -180,8 +219,8 @@ class UniFormer(BaseModule):
     def _check_out_indices(self, out_indices: int | Sequence[int] | None) -> tuple[int, ...]:
         if out_indices is None:
             return self.default_out_indices
-        given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        valid = all(isinstance(i, int) and -NUM_STAGES <= i < NUM_STAGES for i in given)
+        given = tuple(out_indices) if isinstance(out_indices, Iterable) else (out_indices,)
+        valid = all(is_integer(i) and -NUM_STAGES <= i < NUM_STAGES for i in given)
         wrapped = tuple(i % NUM_STAGES for i in given) if valid else ()
         if not wrapped or list(wrapped) != sorted(set(wrapped)):
             raise ValueError(
@@ -207,6 +246,7 @@ class UniFormer(BaseModule):
         single = len(self.out_indices) == 1
         if as_tuple is None:
             return self.single_output_as_tuple or not single
+        check_bool('as_tuple', as_tuple)
         if not as_tuple and not single:
             raise ValueError(
                 f'as_tuple=False returns one bare map, but out_indices={self.out_indices} asks for '
@@ -291,18 +331,19 @@ class UniFormer(BaseModule):
         DIFFERS: the official ImageNet classifier with a patch stem takes 224 pixels only.
 
         Raises:
-            ValueError: Wrong number of axes or channels, or a side below 32 pixels.
+            ValueError: No tensor, a wrong number of axes or channels, a side below 32 pixels, no
+                sample or frame, or a dtype that does not go with the weights.
         """
         layout = 'B C H W' if self.rank == 2 else 'B C T H W'
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f'input must be a torch.Tensor ({layout}), not {type(x).__name__}; use '
+                'torch.from_numpy for an array of NumPy and torch.stack for a list of samples.'
+            )
         if x.ndim != self.rank + 2:
             raise ValueError(
                 f'input of shape {tuple(x.shape)} has {x.ndim} axes, but {type(self).__name__} '
-                f'takes {self.rank + 2} ({layout}); '
-                + (
-                    'use the 3-D network for clips.'
-                    if self.rank == 2
-                    else 'add a time axis (one clip of T frames per sample).'
-                )
+                f'takes {self.rank + 2} ({layout}); {self._right_axes(x)}.'
             )
         if x.shape[1] != self.in_channels:
             raise ValueError(
@@ -314,16 +355,57 @@ class UniFormer(BaseModule):
                 f'input of shape {tuple(x.shape)} is too small: height and width must be at least '
                 f'{MIN_SIDE} pixels; resize or pad it.'
             )
+        if x.shape[0] == 0 or x.shape[2] == 0:
+            raise ValueError(
+                f'input of shape {tuple(x.shape)} is empty; give at least one sample'
+                + ('.' if self.rank == 2 else ' of at least one frame.')
+            )
+        if not is_compiling():
+            self._check_dtype(x)
+
+    def _right_axes(self, x: Tensor) -> str:
+        """What to do about an input with a wrong number of axes, in words."""
+        if self.rank == 2 and x.ndim == 5:
+            return 'use the 3-D network for clips'
+        if x.ndim != self.rank + 1:
+            return 'give it these axes'
+        if self.rank == 2 or x.shape[1] != self.in_channels:
+            return 'add the batch axis: x[None]'
+        one_clip = ', or the batch axis: x[None]' if x.shape[0] == self.in_channels else ''
+        return f'add a time axis (one clip of T frames per sample){one_clip}'
+
+    def _check_dtype(self, x: Tensor) -> None:
+        stem = self.patch_embed1
+        if type(stem) not in (PatchEmbed, ConvEmbed):
+            return
+        conv = stem.proj[0] if type(stem.proj) is nn.Sequential else stem.proj
+        if type(conv) not in EMBED_TYPES or conv.weight.dtype is x.dtype:
+            return
+        # Whoever put a hook, a layer or a weight of their own there may cast.
+        if any(map(is_watched, (stem, stem.proj, conv))) or not holds_tensors(conv):
+            return
+        if not x.is_floating_point():
+            raise ValueError(
+                f'input has dtype {x.dtype}; convert it to float and normalise it as in training.'
+            )
+        dtypes = (x.dtype, conv.weight.dtype)
+        with self.precision(x):
+            # The formulas of a GPU cast as autocast does.
+            casts = autocast_dtype(x) is not None or (type(stem) is PatchEmbed and runs(x))
+        if torch.float64 in dtypes or not casts:
+            raise ValueError(
+                f'input has dtype {x.dtype}, but the weights have {conv.weight.dtype}; convert one '
+                'of them, or run under autocast, which takes all but float64.'
+            )
 
     def precision(self, x: Tensor) -> AbstractContextManager:
-        """A context that turns bfloat16 autocast off on a processor without such instructions.
+        """A context that turns autocast off on a processor without instructions for its dtype.
 
         DIFFERS: there the framework emulates them, five times slower than float32 and less exact.
         """
-        emulated = x.device.type == 'cpu' and autocast_dtype(x) is torch.bfloat16
-        if emulated and not self.cpu_multiplies_bfloat16:
-            return without_autocast(x)
-        return nullcontext()
+        dtype = autocast_dtype(x)
+        emulated = x.device.type == 'cpu' and dtype in HALF and dtype not in self.cpu_dtypes
+        return without_autocast(x) if emulated else nullcontext()
 
     def embed(self, stage: int, x_BSC: Tensor) -> Tensor:
         """The embedding of ``stage`` (0 to 3), whose dtype the residual stream of the stage has.
@@ -463,6 +545,35 @@ class UniFormer3d(UniFormer):
     single_output_as_tuple = False
 
 
+def option_names(cls: type[UniFormer]) -> list[str]:
+    """Names of the keyword-only options of a network, those of its classes between included."""
+    names = {
+        name: None
+        for base in cls.__mro__
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return list(names)
+
+
+def check_options(options: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse options that are not ``known``, with the name here of one of the official code.
+
+    Raises:
+        ValueError: The first unknown option.
+    """
+    for option in options:
+        if option in known:
+            continue
+        if option in OFFICIAL_OPTIONS:
+            raise ValueError(f'option {option!r} is written {OFFICIAL_OPTIONS[option]} here.')
+        close = difflib.get_close_matches(option, known, n=1)
+        raise ValueError(
+            f'option {option!r} is not known; '
+            + (f'did you mean {close[0]!r}?' if close else f'use some of {list(known)}.')
+        )
+
+
 def _takes_weights(block: nn.Module) -> bool:
     """Whether a block's weights may be made ready outside of it.
 
@@ -529,13 +640,13 @@ def _check_attention(attention: str, rank: int, arch: Arch) -> str:
 
 
 def _check_positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value) or value < 1:
         raise ValueError(f'{name}={value!r} must be a positive integer.')
     return value
 
 
 def _check_frozen_stages(frozen_stages: int) -> int:
-    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= NUM_STAGES:
+    if not is_integer(frozen_stages) or not -1 <= frozen_stages <= NUM_STAGES:
         raise ValueError(
             f'frozen_stages={frozen_stages!r} must be the number of leading stages to freeze, 0 '
             f'(or -1) to {NUM_STAGES}.'
@@ -555,7 +666,7 @@ def _check_with_cp(with_cp: bool | Sequence[int], depths: tuple[int, ...]) -> tu
     if isinstance(with_cp, bool):
         return depths if with_cp else (0,) * NUM_STAGES
     blocks = tuple(with_cp) if isinstance(with_cp, Sequence) else ()
-    if len(blocks) != NUM_STAGES or any(not isinstance(n, int) or n < 0 for n in blocks):
+    if len(blocks) != NUM_STAGES or any(not is_integer(n) or n < 0 for n in blocks):
         raise ValueError(
             f'with_cp={with_cp!r} must be True, False or {NUM_STAGES} numbers of leading blocks to '
             'checkpoint, such as (0, 0, 8, 0).'

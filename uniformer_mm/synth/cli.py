@@ -16,7 +16,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     """Adds ``make-data`` to the console command's subparsers."""
     parser = subparsers.add_parser(
         'make-data',
-        help='write a small synthetic data set for every task',
         description='Writes a small synthetic world (textured shapes, stick figures, moving '
         'shapes) in the folders that the configs expect. Deterministic by seed; adds tasks to a '
         'folder that it made, and leaves every other folder alone.',
@@ -46,15 +45,12 @@ def run(args: argparse.Namespace) -> int:
         args: What ``add_parser``'s parser returned.
 
     Returns:
-        The exit status: 0, or 2 with one line on stderr if the request cannot be met.
+        The exit status.
+
+    Raises:
+        ValueError: The request cannot be met.
     """
-    try:
-        outcome = _make_with_bars(args)
-    except ValueError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f'make-data: {error}', markup=False
-        )
-        return 2
+    outcome = _make_with_bars(args)
     _report(Console(soft_wrap=True, highlight=False), outcome)
     return 0
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def convert_file(
 
     Raises:
         CheckpointError: The file cannot be used, or contradicts what was stated.
-        ValueError: An unknown argument value, or an output that exists.
+        ValueError: An unknown argument value, or an output that exists or cannot be written.
     """
     if to not in TARGETS:
         raise ValueError(f'to={to!r} is not known; use one of {TARGETS}.')
@@ -101,8 +102,16 @@ def _target_path(source: Path, output: str | PathLike | None, to: str, overwrite
     target = Path(output) if output is not None else source.with_name(name + suffix)
     if to == SAFETENSORS and target.suffix != '.safetensors':
         raise ValueError(f'output={str(target)!r} must end in .safetensors.')
+    if target.is_dir():
+        raise ValueError(f'output={str(target)!r} is a folder; name a file in it.')
     if target.exists() and not overwrite:
-        raise ValueError(f'output={str(target)!r} exists; choose another name or --overwrite.')
+        raise ValueError(
+            f'output={str(target)!r} exists; choose another name, or overwrite=True to replace it.'
+        )
+    if not target.parent.is_dir():
+        raise ValueError(
+            f'output={str(target)!r}: there is no folder {target.parent}; make it or name another.'
+        )
     return target
 
 
@@ -113,7 +122,7 @@ def _stated_order(evidence: Evidence, stated: str | None, held: Signature) -> st
     if known is not None and known != stated:
         raise CheckpointError(
             f'class_order={stated!r} contradicts the file, whose rows are in the order {known} '
-            f'({evidence.class_order_source}); use permute to change the order.'
+            f'({evidence.class_order_source}); use permute=ORDER to change the order.'
         )
     if held.classes != len(class_names(stated)):
         raise CheckpointError(
@@ -141,7 +150,7 @@ def _permuted(
     if have is None:
         raise CheckpointError(
             f'permute={want!r}: the file does not say which order its classes have now; state it '
-            'with class_order.'
+            'with class_order=ORDER.'
         )
     rows = permutation(have, want)
     if held.classes != len(rows):
@@ -186,13 +195,20 @@ def _known(evidence: Evidence, held: Signature, stated: str | None) -> dict:
 def _write(target: Path, state: Mapping[str, Tensor], container: str, meta: dict) -> None:
     temporary = target.with_name(f'{target.name}.{os.getpid()}.part')
     try:
+        temporary.touch()
         if container:
             torch.save({container: dict(state), 'meta': meta}, temporary)
         else:
             _write_safetensors(temporary, state, meta)
         os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise ValueError(
+            f'output={str(target)!r} cannot be written ({reason}); name another folder.'
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _write_safetensors(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:

@@ -26,6 +26,7 @@ RETRIES = 2
 # Seconds to wait for a connection, and between two pieces of the answer.
 TIMEOUT = (10, 60)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EROFS)
 
 
 class DownloadError(CheckpointError):
@@ -154,6 +155,11 @@ def _writing(target: Path) -> Iterator[None]:
             raise CheckpointError(
                 f'{target.parent}: no permission to write; set UNIFORMER_WEIGHTS to a folder of '
                 'yours.'
+            ) from None
+        if error.errno in _NO_FOLDER:
+            raise CheckpointError(
+                f'{target.parent} cannot be used as a folder ({error.strerror}); set '
+                'UNIFORMER_WEIGHTS to a folder of yours.'
             ) from None
         raise
 

@@ -92,7 +92,7 @@ def read_checkpoint(
         if ema:
             raise CheckpointError(f'{path}: ema=True, but a safetensors file holds one set only.')
         return _read_safetensors(path, digests or file_digests(path))
-    content = _unpickle(path)
+    content = _unpickle(path, head)
     container, state = _unwrap(path, content, ema)
     meta = content.get('meta')
     holder = content if container == 'flat' else content[container]
@@ -229,16 +229,18 @@ def _allow_bookkeeping() -> AbstractContextManager:
     )
 
 
-def _unpickle(path: Path) -> Mapping:
+def _unpickle(path: Path, head: bytes) -> Mapping:
     try:
         with _allow_bookkeeping():
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from None
+        raise _refusal(path, str(error), head) from None
     except (RuntimeError, EOFError, KeyError, OSError, ValueError, IndexError) as error:
         if isinstance(error, ValueError) and 'the checkpoint asks for' in str(error):
             # Said by the repaired mmengine (uniformer-mm doctor), which guards getattr itself.
-            raise _refusal(path, 'GLOBAL getattr') from None
+            raise _refusal(path, 'GLOBAL getattr', head) from None
+        if not _may_be_checkpoint(head):
+            raise _no_checkpoint(path, head) from None
         reason = ' '.join(str(error).split())[:120] or type(error).__name__
         raise CheckpointError(
             f'{path} is cut off or damaged ({path.stat().st_size:,} bytes; torch says: {reason}); '
@@ -251,8 +253,22 @@ def _unpickle(path: Path) -> Mapping:
     return content
 
 
-def _refusal(path: Path, message: str) -> CheckpointError:
+def _may_be_checkpoint(head: bytes) -> bool:
+    # How a zip file and a pickle begin.
+    return head.startswith((b'PK', b'\x80'))
+
+
+def _no_checkpoint(path: Path, head: bytes) -> CheckpointError:
+    begins = head[:16].decode('utf-8', 'backslashreplace')
+    return CheckpointError(
+        f'{path} is no checkpoint (it begins with {begins!r}); name another file or fetch it again.'
+    )
+
+
+def _refusal(path: Path, message: str, head: bytes) -> CheckpointError:
     found = re.search(r'GLOBAL ([\w.]+)', message)
+    if found is None and not _may_be_checkpoint(head):
+        return _no_checkpoint(path, head)
     if found is None or 'truncated' in message:
         reason = ' '.join(message.split())[-120:]
         return CheckpointError(f'{path} is cut off or no checkpoint ({reason}); fetch it again.')
@@ -283,7 +299,9 @@ def _unwrap(path: Path, content: Mapping, ema: bool) -> tuple[str, dict[str, Ten
     averaged = [key for key in EMA_CONTAINERS if key in content]
     if averaged:
         raise CheckpointError(
-            f'{path} holds only averaged weights ({averaged[0]}); pass ema=True to use them.'
+            f'{path} holds only averaged weights ({averaged[0]}); pass ema=True to use them, as in '
+            'uniformer_mm.weights.load_weights(model, file, ema=True), or make a file of '
+            'them alone: uniformer-mm convert FILE --to official --ema.'
         )
     if not any(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
@@ -297,7 +315,12 @@ def _tensors(path: Path, state: Mapping) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError(f'{path} holds an empty state dict; nothing could be loaded.')
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str):
+            raise CheckpointError(
+                f'{path}: key {key!r} of the state dict is of type {type(key).__name__}, not a '
+                'name; save model.state_dict() alone.'
+            )
+        if not isinstance(value, Tensor):
             raise CheckpointError(
                 f'{path}: entry {key!r} of the state dict is a {type(value).__name__}, not a '
                 'tensor; save the state dict alone.'

@@ -218,12 +218,13 @@ def _find_prefix(keys: Mapping[str, str], wanted: str | None) -> str:
     some = sorted(keys)[:4]
     if found:
         names = ' or '.join(f'{prefix!r}' for prefix in sorted(found))
+        first = min(found)
         tried = (
             f'under {wanted!r}' if wanted is not None else "at the top level or under 'backbone.'"
         )
         raise CheckpointError(
             f'it holds no UniFormer {tried}, but one under {names}; if that is the one you mean, '
-            'pass it as prefix.'
+            f'name it with prefix={first!r}.'
         )
     raise CheckpointError(
         f'it holds no UniFormer: no key has patch_embed1.proj; its keys begin {some}.'

@@ -164,6 +164,7 @@ def _plan(
     inflated: list[str] = []
     unused: dict[str, list[str]] = {}
     misfits: list[str] = []
+    misshapen: set[str] = set()
     for key, value in recognised.state.items():
         target = model_state.get(key)
         if target is None:
@@ -181,22 +182,24 @@ def _plan(
             state[key] = inflate(value, target.shape, inflation)
             inflated.append(key)
         else:
+            misshapen.add(key)
             misfits.append(
                 f'{recognised.file_keys[key]} {tuple(value.shape)}, the model has '
                 f'{tuple(target.shape)}'
             )
     fresh: dict[str, list[str]] = {}
     for key in model_state:
-        if key not in state:
+        if key not in state and key not in misshapen:
             reason = _why_fresh(key, held, built, recognised.state)
             if reason is None:
                 misfits.append(f'{key} (not in the file)')
             else:
                 fresh.setdefault(reason, []).append(key)
     if misfits:
+        count = '1 tensor does' if len(misfits) == 1 else f'{len(misfits)} tensors do'
         more = f' and {len(misfits) - _TELLING} more' if len(misfits) > _TELLING else ''
         raise CheckpointError(
-            f'{len(misfits)} tensors do not fit: {"; ".join(misfits[:_TELLING])}{more}. The file '
+            f'{count} not fit: {"; ".join(misfits[:_TELLING])}{more}. The file '
             f'is {held.words()}; the model is {built.words()}.'
         )
     for part, keys in recognised.others.items():

@@ -80,6 +80,11 @@ def locate(
         ValueError: The zoo has no such name.
     """
     text = os.fspath(checkpoint)
+    if not text:
+        raise CheckpointError(
+            "checkpoint='' names no file; give a path or a name such as uniformer://small_in1k "
+            '(all names: uniformer-mm zoo).'
+        )
     if text.startswith(SCHEME):
         return _locate_row(find_row(text), [Path(f) for f in folders], download)
     if text.startswith(('http://', 'https://')):

@@ -30,6 +30,13 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Published numbers have one decimal; libraries decode and resize JPEGs slightly differently.
 TOLERANCE = 0.15
 FULL_SET = 50_000
+MAX_MISSING_SHARE = 0.05
+"""Share of missing files above which a list is no longer the published one, and share by which its
+length may differ: video lists lose members over the years, and there are several of each."""
+
+_CLASSES_WORDS = (
+    'a JSON object of folder name to class id, or a text of all folder names in the order of ids'
+)
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -45,6 +52,7 @@ class Measurement:
         top5: Accuracy in percent.
         images: Number of images.
         published: The row's top-1.
+        all_classes: Whether each class of the row has a folder.
     """
 
     row: str
@@ -53,16 +61,27 @@ class Measurement:
     top5: float
     images: int
     published: float
+    all_classes: bool = True
 
     @property
     def comparable(self) -> bool:
-        """Whether the whole validation set was used."""
-        return self.images == FULL_SET
+        """Whether the whole validation set was used, a few lost files aside."""
+        return self.all_classes and of_published_length(self.images, FULL_SET)
 
     @property
-    def agrees(self) -> bool:
-        """Whether the published number was reached, as far as it can be told."""
-        return self.comparable and self.top1 >= self.published - TOLERANCE
+    def agrees(self) -> bool | None:
+        """Whether top-1 is within the tolerance; None where it cannot be told."""
+        return within(self.top1, self.published, TOLERANCE) if self.comparable else None
+
+
+def within(measured: float, published: float, tolerance: float) -> bool:
+    """Whether two percentages differ by the tolerance at most, on either side."""
+    return abs(measured - published) <= tolerance + 1e-9
+
+
+def of_published_length(files: int, published: int) -> bool:
+    """Whether as many files were tested as the published number is of, a few aside."""
+    return abs(files - published) <= MAX_MISSING_SHARE * published
 
 
 def verify_row(
@@ -91,7 +110,8 @@ def verify_row(
         One measurement for each normalisation in question.
 
     Raises:
-        ValueError: A row of another task, or a folder that does not fit.
+        ValueError: A row of another task, a folder that does not fit, a photo that cannot be read,
+            or a device that is not there.
         CheckpointError: See :func:`~uniformer_mm.weights.loader.load_weights`.
     """
     row = find_row(name)
@@ -100,6 +120,7 @@ def verify_row(
             f'{row.id}: verify measures image classification rows; {row.family.task} is tested '
             'with its toolbox and config (mim test).'
         )
+    _check_device(device)
     loader = _loader(row, Path(data), classes, batch_size, workers)
     model = UniFormer2dClassifier(
         row.arch,
@@ -111,9 +132,13 @@ def verify_row(
     norms = [IMAGENET] if row.family.mean else [IMAGENET, HALF]
     hits = torch.zeros(len(norms), 2)
     images = 0
-    for counts, seen in _count(model, loader, norms, device):
-        hits += counts
-        images += seen
+    try:
+        for counts, seen in _count(model, loader, norms, device):
+            hits += counts
+            images += seen
+    except _PhotoError as error:
+        # One of a worker has that process's traceback before its words.
+        raise ValueError(str(error).strip().rpartition('_PhotoError: ')[2]) from None
     return [
         Measurement(
             row=row.id,
@@ -122,9 +147,37 @@ def verify_row(
             top5=100 * hits[i, 1].item() / images,
             images=images,
             published=row.metrics['top1'],
+            all_classes=len(loader.dataset.classes) == row.classes,
         )
         for i, norm in enumerate(norms)
     ]
+
+
+class _PhotoError(ValueError):
+    """A photo cannot be read."""
+
+
+def _read_photo(path: str) -> object:
+    from torchvision.datasets.folder import default_loader
+
+    try:
+        return default_loader(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise _PhotoError(
+            f'{path} cannot be read as an image ({reason}); fetch it again.'
+        ) from None
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
+        raise ValueError(
+            f'device={str(device)!r} cannot be used here ({reason}); choose cpu, or cuda where '
+            'there is a GPU.'
+        ) from None
 
 
 @torch.inference_mode()
@@ -164,8 +217,8 @@ def _loader(
         ]
     )
     try:
-        dataset = ImageFolder(str(data), transform)
-    except FileNotFoundError as error:
+        dataset = ImageFolder(str(data), transform, loader=_read_photo)
+    except OSError as error:
         raise ValueError(f'data={str(data)!r}: {error}') from None
     ids = class_ids(dataset.classes, row.classes, classes)
     dataset.target_transform = [ids[name] for name in dataset.classes].__getitem__
@@ -182,21 +235,49 @@ def class_ids(folders: list[str], total: int, classes: str | PathLike | None) ->
             in the order of ids; None where all are there.
 
     Raises:
-        ValueError: Folders are missing and nothing says which, or a folder has no id.
+        ValueError: Folders are missing and nothing says which, the file cannot be read, or a folder
+            has no id below ``total``.
     """
     if classes is None:
         if len(folders) != total:
             raise ValueError(
                 f'data has {len(folders)} class folders, the row {total} classes; say which they '
-                'are with classes (a JSON object of folder name to class id).'
+                'are with classes=FILE (a JSON object of folder name to class id).'
             )
         return {name: index for index, name in enumerate(sorted(folders))}
-    text = Path(classes).read_text(encoding='utf-8')
-    if text.lstrip().startswith('{'):
-        ids = json.loads(text)
-    else:
-        ids = {name: index for index, name in enumerate(text.split())}
-    missing = [name for name in folders if not isinstance(ids.get(name), int)]
+    named = f'classes={str(classes)!r}'
+    ids = _read_class_ids(Path(classes), named)
+    missing = [name for name in folders if name not in ids]
     if missing:
-        raise ValueError(f'classes={str(classes)!r} gives no class id for {missing[:3]}.')
+        raise ValueError(
+            f'{named} gives no class id for {missing[:3]}; it has to be {_CLASSES_WORDS}.'
+        )
+    for name in folders:
+        # type(): True and False are ints, too.
+        if type(ids[name]) is not int or not 0 <= ids[name] < total:
+            raise ValueError(
+                f'{named} gives {name!r} the class id {ids[name]!r}, not a whole number from 0 to '
+                f'{total - 1}; correct it.'
+            )
     return ids
+
+
+def _read_class_ids(path: Path, named: str) -> dict:
+    try:
+        text = path.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        raise ValueError(f'{named}: no such file; it has to be {_CLASSES_WORDS}.') from None
+    except UnicodeDecodeError:
+        raise ValueError(f'{named} is no text in UTF-8; it has to be {_CLASSES_WORDS}.') from None
+    except OSError as error:
+        raise ValueError(
+            f'{named} cannot be read ({error.strerror}); it has to be {_CLASSES_WORDS}.'
+        ) from None
+    if not text.lstrip().startswith('{'):
+        return {name: index for index, name in enumerate(text.split())}
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f'{named} is no JSON object ({error}); it has to be {_CLASSES_WORDS}.'
+        ) from None

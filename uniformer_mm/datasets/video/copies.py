@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from mmengine.dataset import Compose
 
 from ...registry import TRANSFORMS, register
+from .checks import check_integer
 
 
 @register(TRANSFORMS)
@@ -33,9 +34,7 @@ class AugmentedCopies:
     """
 
     def __init__(self, num_copies: int, transforms: Sequence[dict | Callable]) -> None:
-        if not isinstance(num_copies, int) or num_copies < 1:
-            raise ValueError(f'AugmentedCopies: num_copies={num_copies!r} must be at least 1.')
-        self.num_copies = num_copies
+        self.num_copies = check_integer(self, 'num_copies', num_copies)
         self.transforms = Compose(transforms)
 
     def __call__(self, results: dict) -> list[dict]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...registry import TRANSFORMS, register
+from .checks import check_number, check_range
 
 MAX_ATTEMPTS = 100
 
@@ -32,7 +33,8 @@ class CubeErasing:
         aspect_ratio_range: Height over width of the box, log-uniform.
 
     Raises:
-        ValueError: ``prob`` outside ``[0, 1]``; frames that are still integers.
+        ValueError: ``prob`` outside ``[0, 1]``, ranges that do not rise or shares above 1; frames
+            that are still integers.
     """
 
     def __init__(
@@ -43,13 +45,11 @@ class CubeErasing:
         area_range: Sequence[float] = (0.02, 1 / 3),
         aspect_ratio_range: Sequence[float] = (0.3, 1 / 0.3),
     ) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f'CubeErasing: prob={prob!r} must be between 0 and 1.')
-        self.prob = prob
+        self.prob = check_number(self, 'prob', prob, 1)
         self.mean = mean
         self.std = std
-        self.area_range = tuple(area_range)
-        self.aspect_ratio_range = tuple(aspect_ratio_range)
+        self.area_range = check_range(self, 'area_range', area_range, 1)
+        self.aspect_ratio_range = check_range(self, 'aspect_ratio_range', aspect_ratio_range)
 
     def random_box(self, height: int, width: int) -> tuple[int, int, int, int] | None:
         """``(top, left, height, width)`` of a box inside the frame; None if none was found."""

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ...models.arch import is_integer
 from ...registry import TRANSFORMS, register
+from .checks import check_integer, check_range
 
 MAX_ATTEMPTS = 10
 
@@ -38,9 +40,7 @@ def resize_frames(frames: Sequence[np.ndarray], height: int, width: int) -> list
 
 
 def _check_size(owner: object, name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f'{type(owner).__name__}: {name}={value!r} must be a size in pixels.')
-    return value
+    return check_integer(owner, name, value, expected='a size in pixels')
 
 
 @register(TRANSFORMS)
@@ -55,7 +55,7 @@ class ClipRandomResizedCrop:
         aspect_ratio_range: Width over height of the box.
 
     Raises:
-        ValueError: ``size`` below one.
+        ValueError: ``size`` below one, ranges that do not rise or shares above 1.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class ClipRandomResizedCrop:
         aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
     ) -> None:
         self.size = _check_size(self, 'size', size)
-        self.area_range = tuple(area_range)
-        self.aspect_ratio_range = tuple(aspect_ratio_range)
+        self.area_range = check_range(self, 'area_range', area_range, 1)
+        self.aspect_ratio_range = check_range(self, 'aspect_ratio_range', aspect_ratio_range)
 
     def random_box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """``(top, left, height, width)`` of the box to crop."""
@@ -151,7 +151,7 @@ class ClipUniformCrop:
 
     def __init__(self, size: int, num_crops: int = 1) -> None:
         self.size = _check_size(self, 'size', size)
-        if num_crops not in (1, 3):
+        if not is_integer(num_crops) or num_crops not in (1, 3):
             raise ValueError(f'ClipUniformCrop: num_crops={num_crops!r} must be 1 or 3.')
         self.num_crops = num_crops
 

@@ -16,15 +16,14 @@ import numpy as np
 from torch import Tensor
 
 from ...registry import MODELS, register
+from .checks import check_integer, check_positive
 
 
 class _MirrorBlending:
     def __init__(self, alpha: float, num_classes: int) -> None:
-        if alpha <= 0:
-            raise ValueError(f'{type(self).__name__}: alpha={alpha!r} must be positive.')
-        self.alpha = alpha
+        self.alpha = check_positive(self, 'alpha', alpha)
         # RandomBatchAugment reads the number of classes from the first blending's config.
-        self.num_classes = num_classes
+        self.num_classes = check_integer(self, 'num_classes', num_classes)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(alpha={self.alpha}, num_classes={self.num_classes})'
@@ -43,7 +42,7 @@ class MirrorMixup(_MirrorBlending):
         num_classes: Classes of the labels.
 
     Raises:
-        ValueError: ``alpha`` not positive.
+        ValueError: ``alpha`` not positive, or no classes.
     """
 
     def do_blending(self, imgs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +64,7 @@ class MirrorCutmix(_MirrorBlending):
         num_classes: Classes of the labels.
 
     Raises:
-        ValueError: ``alpha`` not positive.
+        ValueError: ``alpha`` not positive, or no classes.
     """
 
     @staticmethod

@@ -15,10 +15,14 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from ...models.arch import is_integer
 from ...registry import TRANSFORMS, register
+from .checks import check_flag, check_integer, check_number
 
 MAX_MAGNITUDE = 10
 SOLARIZE_ADD_BELOW = 128
+# Those of Pillow's filters that its affine transforms take.
+FILTERS = ('nearest', 'bilinear', 'bicubic')
 
 Frame = Image.Image
 
@@ -105,10 +109,11 @@ class ClipRandAugment:
         increasing: Use the op set of ``inc1``.
         prob: Probability that a drawn operation takes place.
         fill: Value of the pixels that a geometric operation uncovers, for each channel.
-        interpolation: Name of Pillow's resampling filter for geometric operations.
+        interpolation: Pillow's resampling filter for geometric operations: ``'nearest'``,
+            ``'bilinear'`` or ``'bicubic'``.
 
     Raises:
-        ValueError: Unknown interpolation, magnitude out of range; frames that are not
+        ValueError: Unknown interpolation, a number out of range; frames that are not
             ``(H, W, 3)`` uint8.
     """
 
@@ -122,25 +127,26 @@ class ClipRandAugment:
         fill: Sequence[int] = (128, 128, 128),
         interpolation: str = 'bicubic',
     ) -> None:
-        if not 0 <= magnitude <= MAX_MAGNITUDE:
-            raise ValueError(
-                f'ClipRandAugment: magnitude={magnitude!r} must be between 0 and {MAX_MAGNITUDE}.'
-            )
-        filters = {name.lower() for name in Image.Resampling.__members__}
-        if interpolation not in filters:
+        if interpolation not in FILTERS:
             raise ValueError(
                 f'ClipRandAugment: interpolation={interpolation!r} is not known; use one of '
-                f'{sorted(filters)}.'
+                f'{FILTERS}.'
             )
-        self.num_ops = num_ops
-        self.magnitude = magnitude
-        self.magnitude_std = magnitude_std
-        self.increasing = increasing
-        self.prob = prob
+        colour = tuple(fill) if isinstance(fill, Sequence) else ()
+        if len(colour) != 3 or any(not is_integer(v) or not 0 <= v <= 255 for v in colour):
+            raise ValueError(
+                f'ClipRandAugment: fill={fill!r} must be three integers from 0 to 255, one for '
+                'each channel.'
+            )
+        self.num_ops = check_integer(self, 'num_ops', num_ops, least=0)
+        self.magnitude = check_number(self, 'magnitude', magnitude, MAX_MAGNITUDE)
+        self.magnitude_std = check_number(self, 'magnitude_std', magnitude_std)
+        self.increasing = check_flag(self, 'increasing', increasing)
+        self.prob = check_number(self, 'prob', prob, 1)
         self.interpolation = interpolation
         self.how = {
             'resample': Image.Resampling[interpolation.upper()],
-            'fillcolor': tuple(fill),
+            'fillcolor': colour,
         }
 
     def random_policy(self) -> list[tuple[str, float]]:

@@ -15,23 +15,21 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS, register
+from .checks import check_flag, check_integer
 
 
 class _SampleFrames:
     """Writes the frame indices of all views; subclasses give the 0-based indices of one."""
 
     def __init__(self, clip_len: int, num_clips: int, test_mode: bool) -> None:
-        for name, value in (('clip_len', clip_len), ('num_clips', num_clips)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{type(self).__name__}: {name}={value!r} must be at least 1.')
+        self.clip_len = check_integer(self, 'clip_len', clip_len)
+        self.num_clips = check_integer(self, 'num_clips', num_clips)
+        self.test_mode = check_flag(self, 'test_mode', test_mode)
         if num_clips > 1 and not test_mode:
             raise ValueError(
                 f'{type(self).__name__}: num_clips={num_clips} needs test_mode=True; training '
                 'takes one random clip (AugmentedCopies repeats it).'
             )
-        self.clip_len = clip_len
-        self.num_clips = num_clips
-        self.test_mode = test_mode
 
     def random_clip(self, total_frames: int) -> np.ndarray:
         """The ``n`` indices of a random clip."""
@@ -90,11 +88,7 @@ class LinspaceSampleFrames(_SampleFrames):
         self, clip_len: int, frame_interval: int, num_clips: int = 1, test_mode: bool = False
     ) -> None:
         super().__init__(clip_len, num_clips, test_mode)
-        if not isinstance(frame_interval, int) or frame_interval < 1:
-            raise ValueError(
-                f'LinspaceSampleFrames: frame_interval={frame_interval!r} must be at least 1.'
-            )
-        self.frame_interval = frame_interval
+        self.frame_interval = check_integer(self, 'frame_interval', frame_interval)
 
     def _slack(self, total_frames: int) -> int:
         return max(total_frames - self.clip_len * self.frame_interval, 0)
