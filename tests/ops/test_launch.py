@@ -34,11 +34,15 @@ class StandIn:
     class Compiled:
         """Its compiled form."""
 
+        function, packed_metadata = 'function', 'metadata'
+
         def __init__(self, owner: StandIn) -> None:
             self.owner = owner
 
-        def __getitem__(self, grid: tuple) -> object:
-            return lambda *args, stream: self.owner.launched.append((grid, args, stream))
+        def run(self, *args) -> None:
+            grid, (stream, function, metadata, *hooks), args = args[:3], args[3:9], args[9:]
+            assert (function, metadata, hooks) == ('function', 'metadata', [None] * 3)
+            self.owner.launched.append((grid, args, stream))
 
 
 @pytest.fixture
@@ -66,8 +70,7 @@ def test_the_second_call_is_a_lookup(function: StandIn) -> None:
     # Constants follow in the order of the source; options are part of what was compiled.
     ((grid, args, stream),) = function.launched
     assert (grid, stream) == ((5, 2, 1), 70)
-    assert args[0] is z
-    assert args[1:] == (y, 8, 0.25, 4, True, 8)
+    assert args == (z.data_ptr(), y.data_ptr(), 8, 0.25, 4, True, 8)
 
 
 @pytest.mark.parametrize('what', ['flag', 'dtype', 'constants', 'device', 'address', 'number'])
@@ -94,6 +97,21 @@ def test_whatever_a_kernel_depends_on_is_compiled_anew(function: StandIn, what: 
     times = 2 if what in ('address', 'number') else 1
     assert len(function.compiled) == 1 + times
     assert len(function.launched) == 2 - times
+
+
+@pytest.mark.parametrize('when', ['launch_enter_hook', 'launch_exit_hook'])
+def test_who_watches_launches_is_told(
+    function: StandIn, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, x, constants = Kernel(function), aligned(4), Constants(C=4, FLAG=0, BLOCK=8)
+    call = 0, (3,), (x, x), (4, 0.5), constants, ()
+    kernel._start(*call)
+    with monkeypatch.context() as watching:
+        watching.setattr(launch.HOOKS, when, lambda metadata: None)
+        kernel._start(*call)
+    assert (len(function.compiled), len(function.launched)) == (2, 0)
+    kernel._start(*call)
+    assert (len(function.compiled), len(function.launched)) == (2, 1)
 
 
 def test_old_releases_take_other_arguments(
