@@ -47,12 +47,17 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
         buffers.append(buffer)
         return buffer[GUARD : GUARD + count].view(*shape)
 
+    def poison_new(x: Tensor, *size, dtype=None, device=None, **_) -> Tensor:
+        dtype, device = dtype or x.dtype, device or x.device
+        # The interpreter's own is of no elements or, for tables, of integers.
+        plain = size == (0,) or not dtype.is_floating_point
+        return (empty if plain else poison)(*size, dtype=dtype, device=device)
+
     monkeypatch.setattr(torch, 'empty', poison)
-    monkeypatch.setattr(
-        torch, 'empty_like', lambda x, **_: poison(x.shape, dtype=x.dtype, device=x.device)
-    )
+    monkeypatch.setattr(torch, 'empty_like', lambda x, **kwargs: poison_new(x, x.shape, **kwargs))
+    monkeypatch.setattr(Tensor, 'new_empty', poison_new)
     yield buffers
-    assert buffers, 'nothing was allocated through torch.empty: the poison tested nothing'
+    assert buffers, 'nothing was allocated as fresh memory: the poison tested nothing'
     for buffer in buffers:
         assert buffer[:GUARD].isnan().all(), 'written before the start of a tensor'
         assert buffer[-GUARD:].isnan().all(), 'written behind the end of a tensor'

@@ -107,7 +107,7 @@ class _LayerStandardise(torch.autograd.Function):
     def forward(ctx: Any, x_BSC: Tensor, norm: FusedNorm) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         xhat_NC, rstd_N = norm.standardise(as_rows(x_BSC), None)
-        xhat_BSC = xhat_NC.view(x_BSC.shape)
+        xhat_BSC = xhat_NC.view_as(x_BSC)
         ctx.norm, ctx.dtype = norm, x_BSC.dtype
         ctx.save_for_backward(xhat_BSC, rstd_N)
         return x_BSC, xhat_BSC
@@ -122,7 +122,7 @@ class _LayerStandardise(torch.autograd.Function):
         x_grad = ctx.norm.grad(
             as_rows(grad_BSC), as_rows(xhat_BSC), rstd_N, None, None, stream_NC, ctx.dtype
         )
-        return x_grad.view(xhat_BSC.shape), None
+        return x_grad.view_as(xhat_BSC), None
 
 
 class _FoldedLinear(torch.autograd.Function):
@@ -174,10 +174,10 @@ class _FoldedLinear(torch.autograd.Function):
                     weight_grad, shifted, weight.flatten(1), gamma_C, beta_C
                 )
                 gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
-            weight_grad = weight_grad.view(weight.shape)
+            weight_grad = weight_grad.view_as(weight)
             bias_grad = bias_grad.to(ctx.bias_dtype)
         if needs_x:
-            x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(ctx.shape)
+            x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(*ctx.shape)
         return x_grad, weight_grad, bias_grad, gamma_grad, beta_grad, None, None, None
 
 
@@ -216,7 +216,7 @@ class _NormLinear(torch.autograd.Function):
         weight_grad, affine_grad = ctx.norm.fold_grad(
             weight_product(grad_NO, xhat_NC), bias_grad, weight.flatten(1), gamma_C, beta_C
         )
-        weight_grad = weight_grad.view(weight.shape)
+        weight_grad = weight_grad.view_as(weight)
         x_grad = None
         if ctx.needs_input_grad[0]:
             stream_NC = None if stream_BSC is None else as_rows(stream_BSC)
@@ -254,10 +254,10 @@ class _AddLinear(torch.autograd.Function):
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias_O.dtype
         ctx.save_for_backward(a_NI, factors_B, cast_OI)
         if copy_NO is None:
-            return y_NO.view(x_BSO.shape), None
-        copy_BSO = copy_NO.view(x_BSO.shape)
+            return y_NO.view_as(x_BSO), None
+        copy_BSO = copy_NO.view_as(x_BSO)
         ctx.mark_non_differentiable(copy_BSO)
-        return y_NO.view(x_BSO.shape), copy_BSO
+        return y_NO.view_as(x_BSO), copy_BSO
 
     @staticmethod
     @once_differentiable
@@ -268,10 +268,10 @@ class _AddLinear(torch.autograd.Function):
         branch_NO, bias_grad = branch_grad(grad_NO, factors_B, a_NI.dtype)
         weight_grad = a_grad = None
         if ctx.needs_input_grad[1]:
-            a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(ctx.shape)
+            a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(*ctx.shape)
         if ctx.needs_input_grad[3]:
             weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
-            weight_grad = weight_grad.view(ctx.weight_shape)
+            weight_grad = weight_grad.view(*ctx.weight_shape)
         bias_grad = bias_grad.to(ctx.bias_dtype)
         return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 

@@ -33,7 +33,7 @@ class _LayerNorm(torch.autograd.Function):
         kernels = rows.implementation(x_NC)
         y_NC, mean_N, rstd_N = kernels.layer_norm(x_NC, gamma_C, beta_C, eps, dtype)
         ctx.save_for_backward(x_NC, mean_N, rstd_N, gamma_C)
-        return y_NC.view(x_BSC.shape)
+        return y_NC.view_as(x_BSC)
 
     @staticmethod
     @once_differentiable
@@ -43,7 +43,7 @@ class _LayerNorm(torch.autograd.Function):
         inputs = as_rows(grad_BSC), x_NC, mean_N, rstd_N, gamma_C
         x_grad_NC, affine_grad_2C = layer_norm_grad(*inputs)
         gamma_grad, beta_grad = affine_grad_2C.to(gamma_C.dtype)
-        return x_grad_NC.view(grad_BSC.shape), gamma_grad, beta_grad, None, None
+        return x_grad_NC.view_as(grad_BSC), gamma_grad, beta_grad, None, None
 
 
 class _Patches(torch.autograd.Function):

@@ -50,7 +50,7 @@ class _AddNormMlp(torch.autograd.Function):
         keeps_hidden = implementation(x_NC, folded_HC, cast_OH).KEEPS_HIDDEN
         if not (keeps or keeps_hidden) and adds and factors_B is None and norm.kind == RUNNING:
             y_NC = mlp_add(x_NC, folded_HC, folded_H, cast_OH, cast_O, x_NC)
-            return y_NC.view(x_BSC.shape), None
+            return y_NC.view_as(x_BSC), None
         xhat_NC, rstd = norm.standardise(x_NC, None if copy_BSC is None else as_rows(copy_BSC))
         h_NH = None
         if keeps_hidden:
@@ -69,9 +69,9 @@ class _AddNormMlp(torch.autograd.Function):
             xhat_NC, rstd, h_NH, factors_B, folded_HC, folded_H, cast_OH, w1, gamma_C, beta_C
         )
         if not adds:
-            return x_BSC, branch_NO.view(x_BSC.shape)
+            return x_BSC, branch_NO.view_as(x_BSC)
         y_NC, _ = rows.implementation(x_NC).add_branch(x_NC, branch_NO, factors_B)
-        return y_NC.view(x_BSC.shape), None
+        return y_NC.view_as(x_BSC), None
 
     @staticmethod
     @once_differentiable
@@ -109,17 +109,17 @@ class _AddNormMlp(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             x_grad = ctx.norm.grad(
                 grad_NC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
-            ).view(shape)
+            ).view(*shape)
         gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
         return (
             x_grad,
             None,
             None,
-            w_HC_grad.view(w1.shape),
+            w_HC_grad.view_as(w1),
             b_H_grad.to(b_H_dtype),
             gamma_grad,
             beta_grad,
-            w_OH_grad.to(w_OH_dtype).view(ctx.w2_shape),
+            w_OH_grad.to(w_OH_dtype).view(*ctx.w2_shape),
             b_O_grad.to(b_O_dtype),
             *(None,) * 7,
         )

@@ -156,4 +156,4 @@ def power_of_two(n: int) -> int:
 
 def float32(x: Tensor, *shape: int) -> Tensor:
     """Fresh memory beside ``x``."""
-    return torch.empty(shape, dtype=torch.float32, device=x.device)
+    return x.new_empty(*shape, dtype=torch.float32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .launch import Constants
+from .launch import Constants, float32
 from .launch import processors as _processors
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, tile_for
 from .triton_kernels import convolve, sum_parts, weight_grad_parts
@@ -136,7 +136,8 @@ def forward_and_copy(
     taps_KC: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``x + conv(x)``, and the input (``copy='x'``) or result (``'y'``) in another dtype."""
-    copy_BSC = torch.empty(x_BSC.shape, dtype=dtype, device=x_BSC.device)
+    x_BSC = x_BSC.contiguous()
+    copy_BSC = torch.empty_like(x_BSC, dtype=dtype)
     y_BSC = _convolve(x_BSC, weight, bias, True, False, None, taps_KC, copy, copy_BSC)
     return y_BSC, copy_BSC
 
@@ -163,10 +164,8 @@ def weight_grad(
     blocks_per_part = max(1, -(-blocks_p // parts))
     parts = -(-blocks_p // blocks_per_part)
 
-    float32 = {'dtype': torch.float32, 'device': x_BSC.device}
-    parts_PKC = torch.empty((parts, taps + 1, channels), **float32)
-    taps_grad = torch.empty((channels, 1, *kernel), **float32)
-    bias_grad = torch.empty((channels,), **float32)
+    parts_PKC = float32(x_BSC, parts, taps + 1, channels)
+    taps_grad, bias_grad = float32(x_BSC, channels, 1, *kernel), float32(x_BSC, channels)
     if parts:
         weight_grad_parts(
             (parts, blocks_c, frames),

@@ -107,7 +107,7 @@ def forward(
     (hidden, channels), outputs = w_HC.shape, len(w_OH)
     x_BSC = x_BSC.contiguous()
     dtype = w_HC.dtype if add_BSO is None else add_BSO.dtype
-    y_BSO = torch.empty((*x_BSC.shape[:-1], outputs), dtype=dtype, device=x_BSC.device)
+    y_BSO = x_BSC.new_empty(*x_BSC.shape[:-1], outputs, dtype=dtype)
     rows = y_BSO.numel() // outputs
     if rows:
         operation = FORWARD if add_BSO is None else ADD
@@ -135,7 +135,7 @@ def input_grad(
     """See ``mlp.py``."""
     (hidden, channels), outputs = w_HC.shape, len(w_OH)
     x_BSC = x_BSC.contiguous()
-    x_grad_BSC = torch.empty(x_BSC.shape, dtype=x_BSC.dtype, device=x_BSC.device)
+    x_grad_BSC = torch.empty_like(x_BSC)
     rows = x_BSC.numel() // channels
     if rows:
         plan = _plan(INPUT_GRAD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)

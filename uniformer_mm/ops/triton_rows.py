@@ -100,7 +100,8 @@ def _whole_rows(rows: int, channels: int) -> tuple[tuple[int], Constants]:
 
 
 def _like(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty(x.shape, dtype=dtype, device=x.device)
+    # Not from a shape: the framework takes twice as long to read one.
+    return torch.empty_like(x, dtype=dtype)
 
 
 def _sum_parts(parts_PC: Tensor, grid: tuple[int], block: Constants) -> Tensor:
