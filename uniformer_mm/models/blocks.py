@@ -308,7 +308,7 @@ class GlobalBlock(_Block):
         if folded is None:
             mixed = attend(attention, norm(x_BTHWC))
             return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma, dropped)
-        x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC)
+        x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC, folded.weight.dtype)
         mixed = attend(FoldedAttention(attention, folded), xhat_BTHWC)
         target = x_BTHWC if to_BTHWC is None else to_BTHWC
         return self.add_layer(target, attention.proj, mixed, gamma, weights, dropped=dropped)[0]

@@ -290,18 +290,19 @@ def add_depthwise(conv: Taps, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tens
     copy = 'y' if copies else ''
     if torch.is_grad_enabled() and conv.weight.requires_grad:
         copy = 'x'
-    return run(_Depthwise, x_BSC, *conv, True, product_dtype(x_BSC), copy)
+    taps_KC, weight, bias, dtype = conv
+    return run(_Depthwise, x_BSC, taps_KC, weight, bias, True, dtype, copy)
 
 
 def depthwise(conv: Taps, x_BSC: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution in the dtype of the products."""
-    dtype = product_dtype(x_BSC)
-    return run(_Depthwise, x_BSC.to(dtype), *conv, False, dtype, '')[0]
+    taps_KC, weight, bias, dtype = conv
+    return run(_Depthwise, x_BSC.to(dtype), taps_KC, weight, bias, False, dtype, '')[0]
 
 
-def layer_standardise(norm: nn.Module, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
-    """The residual stream as it is, and its LayerNorm without the affine part."""
-    return run(_LayerStandardise, x_BSC, FusedNorm(norm, LAYER, product_dtype(x_BSC)))
+def layer_standardise(norm: nn.Module, x_BSC: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The residual stream as it is, and its LayerNorm without the affine part in ``dtype``."""
+    return run(_LayerStandardise, x_BSC, FusedNorm(norm, LAYER, dtype))
 
 
 def linear(x_BSI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
@@ -345,7 +346,7 @@ def norm_linear(
         *matrix.parameters,
         matrix.weight,
         matrix.bias,
-        FusedNorm(norm, matrix.kind, product_dtype(x_BSI)),
+        FusedNorm(norm, matrix.kind, matrix.weight.dtype),
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
 from .fused import Gradients, run
-from .fused_norm import HALF, RUNNING, FusedNorm, as_rows, product_dtype, weight_product
+from .fused_norm import HALF, RUNNING, FusedNorm, as_rows, weight_product
 from .prepared import Matrix
 
 _ops = torch.ops.uniformer_mm
@@ -179,7 +179,7 @@ def norm_mlp(
         first.bias,
         second.weight,
         second.bias,
-        FusedNorm(norm, first.kind, product_dtype(x_BSC)),
+        FusedNorm(norm, first.kind, first.weight.dtype),
         adds,
         torch.is_grad_enabled(),
     )

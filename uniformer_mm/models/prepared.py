@@ -43,11 +43,13 @@ class Taps(NamedTuple):
         taps: Its weight as ``taps_KC``.
         weight: Its own weight.
         bias: Its own bias.
+        dtype: Of matrix products, which maps around the convolution may have.
     """
 
     taps: Tensor
     weight: Tensor
     bias: Tensor
+    dtype: torch.dtype
 
 
 class Weights(NamedTuple):
@@ -93,18 +95,18 @@ def prepare(blocks: Sequence[Block], x: Tensor) -> Weights | None:
     if not runs(x):
         return None
     layers, parameters, convs, conv_parameters = plan(blocks, x)
-    matrices, taps = {}, {}
+    matrices, taps, dtype = {}, {}, product_dtype(x)
     # The formulas have the gradients.
     with torch.no_grad():
         if layers:
             products = [_product(*pair) for pair in zip(layers, parameters, strict=True)]
             kernels = rows.implementation(products[0].weight)
-            folded = kernels.fold_all(products, product_dtype(x))
+            folded = kernels.fold_all(products, dtype)
             for (layer, _, kind), pair, own in zip(layers, folded, parameters, strict=True):
                 matrices[layer] = Matrix(kind, *pair, own)
         if convs:
             weights_CK = [_flat(weight) for weight, _ in conv_parameters]
             transposed = rows.implementation(weights_CK[0]).transpose_all(weights_CK)
             for conv, taps_KC, pair in zip(convs, transposed, conv_parameters, strict=True):
-                taps[conv] = Taps(taps_KC, *pair)
+                taps[conv] = Taps(taps_KC, *pair, dtype)
     return Weights(matrices, taps)
