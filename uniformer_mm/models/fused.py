@@ -17,11 +17,13 @@ A second derivative is not defined. Shapes as in ``functional.py``; ``N`` rows o
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import once_differentiable as refusing
 
 from ..ops import rows
 from ..ops.dispatch import resolve
@@ -44,6 +46,17 @@ class _NoContext:
 
 
 _NO_CONTEXT = _NoContext()
+
+
+def once_differentiable(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """torch's decorator of this name; nearly free where no second derivative is asked for."""
+    loud = refusing(backward)
+
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, *grads: Tensor | None) -> Gradients:
+        return (loud if torch.is_grad_enabled() else backward)(ctx, *grads)
+
+    return wrapper
 
 
 def run(function: type[torch.autograd.Function], *arguments: Any) -> Any:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..ops import rows
 from .functional import patch_view
-from .fused import Gradients, run
+from .fused import Gradients, once_differentiable, run
 from .fused_norm import as_rows, product_dtype
 
 # Where a view of a clip's patches has the time taps.

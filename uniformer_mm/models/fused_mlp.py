@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
-from .fused import Gradients, run
+from .fused import Gradients, once_differentiable, run
 from .fused_norm import HALF, RUNNING, FusedNorm, as_rows, weight_product
 from .prepared import Matrix
 
