@@ -9,6 +9,8 @@ Source: Sense-X/UniFormer @52a0415 ``object_detection/mmdet/models/backbones/uni
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -39,9 +41,10 @@ class Attention(nn.Module):
     def attend(self, qkv_BNK: Tensor) -> Tensor:
         """What lies between the projections; K is 3 C. Shape: ``qkv_BNK -> y_BNC``."""
         B, N, K = qkv_BNK.shape
+        heads = K // 3 // self.head_dim
         # Parts of the last axis: the gradient of the whole is then one concatenation.
         q_BMND, k_BMND, v_BMND = (
-            part_BNC.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            part_BNC.view(B, N, heads, self.head_dim).transpose(1, 2)
             for part_BNC in qkv_BNK.chunk(3, dim=-1)
         )
         y_BMND = F.scaled_dot_product_attention(q_BMND, k_BMND, v_BMND, scale=self.head_dim**-0.5)
@@ -71,10 +74,10 @@ class FoldedAttention:
         return self.attention.attend(qkv_BNK)
 
 
-def attend_globally(attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
+def attend_globally(attention: Callable[[Tensor], Tensor], x_BTHWC: Tensor) -> Tensor:
     """Attention among all tokens of a sample. Shape: ``x_BTHWC -> y_BTHWC``."""
-    shape = x_BTHWC.shape
-    return attention(x_BTHWC.flatten(1, 3)).reshape(shape)
+    y_BNC = attention(x_BTHWC.flatten(1, 3))
+    return y_BNC.reshape(*x_BTHWC.shape[:-1], y_BNC.shape[-1])
 
 
 def attend_in_windows(

@@ -23,7 +23,7 @@ from .attention import (
     attend_over_space,
     attend_over_time,
 )
-from .fused import add_linear, folded_linear, layer_standardise
+from .fused import add_linear, folded_linear, layer_standardise, norm_linear
 from .fused_mlp import norm_mlp, reads_stream
 from .fused_norm import LAYER
 from .layers import (
@@ -308,31 +308,33 @@ class GlobalBlock(_Block):
         if folded is None:
             mixed = attend(attention, norm(x_BTHWC))
             return self.add(x_BTHWC if to_BTHWC is None else to_BTHWC, mixed, gamma, dropped)
-        x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC, folded.weight.dtype)
-        mixed = attend(FoldedAttention(attention, folded), xhat_BTHWC)
+        if attend is attend_globally:
+            # Tokens stay as they are, so the norm and the projection are one formula.
+            x_BTHWC, qkv_BTHWK = norm_linear(norm, folded, x_BTHWC, None)
+            mixed = attend(attention.attend, qkv_BTHWK)
+        else:
+            x_BTHWC, xhat_BTHWC = layer_standardise(norm, x_BTHWC, folded.weight.dtype)
+            mixed = attend(FoldedAttention(attention, folded), xhat_BTHWC)
         target = x_BTHWC if to_BTHWC is None else to_BTHWC
         return self.add_layer(target, attention.proj, mixed, gamma, weights, dropped=dropped)[0]
 
     def mix(self, x_BTHWC: Tensor, weights: Weights | None) -> Tensor:
         """The residual stream after the token mixer. Shape: ``x_BTHWC -> y_BTHWC``."""
-        return self.add_attention(
-            x_BTHWC, self.attn, self.norm1, self.attend, weights, self.gamma_1
-        )
+        attend = attend_globally if self.window_size is None else self.attend_in_windows
+        return self.add_attention(x_BTHWC, self.attn, self.norm1, attend, weights, self.gamma_1)
 
-    def attend(self, attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
-        """Attention in windows, if they have a size. Shape: ``x_BTHWC -> y_BTHWC``."""
-        if self.window_size is None:
-            return attend_globally(attention, x_BTHWC)
+    def attend_in_windows(self, attention: Attention | FoldedAttention, x_BTHWC: Tensor) -> Tensor:
+        """Attention in windows of the block's size. Shape: ``x_BTHWC -> y_BTHWC``."""
         return attend_in_windows(attention, x_BTHWC, self.window_size)
 
     def forward(self, x_BSC: Tensor, weights: Weights | None = None) -> Tensor:
         """Shape: ``x_BSC -> y_BSC``; ``weights`` are prepared here if they are not given."""
         weights = weights or prepare((self,), x_BSC)
         x_BSC, _ = add_convolved(self.pos_embed, x_BSC, weights)
-        B, *_, H, W, C = x_BSC.shape
-        x_BTHWC = self.mix(x_BSC.reshape(B, -1, H, W, C), weights)
+        is_clip = x_BSC.ndim == 5
+        x_BTHWC = self.mix(x_BSC if is_clip else x_BSC.unsqueeze(1), weights)
         y_BTHWC = self.add_mlp(x_BTHWC, self.mlp, self.norm2, self.gamma_2, weights)
-        return y_BTHWC.reshape(x_BSC.shape)
+        return y_BTHWC if is_clip else y_BTHWC.squeeze(1)
 
 
 class DividedBlock(GlobalBlock):
