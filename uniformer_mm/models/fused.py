@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable as refusing
+from torch.nn import functional as F  # noqa: N812
 
 from ..ops import rows
 from ..ops.dispatch import resolve
-from .fused_norm import LAYER, FusedNorm, as_rows, product_dtype, weight_product
+from .fused_norm import LAYER, FusedNorm, as_rows, cast, product_dtype, weight_product
 from .prepared import Matrix, Taps
 
 Gradients = tuple[Tensor | None, ...]
@@ -109,7 +110,8 @@ class _Depthwise(torch.autograd.Function):
             x_grad = module.input_grad(grad_BSC, weight, ctx.residual, taps_KC=taps_KC)
         if any(needs_parameters):
             weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, ctx.kernel)
-            weight_grad, bias_grad = weight_grad.to(ctx.weight_dtype), bias_grad.to(ctx.bias_dtype)
+            weight_grad = cast(weight_grad, ctx.weight_dtype)
+            bias_grad = cast(bias_grad, ctx.bias_dtype)
         return x_grad, None, weight_grad, bias_grad, None, None, None
 
 
@@ -157,8 +159,8 @@ class _FoldedLinear(torch.autograd.Function):
         padding: Tensor | None,
     ) -> Tensor:
         dtype = folded_OC.dtype
-        x_NC = as_rows(x_BSC).to(dtype)
-        y_NO = torch.addmm(folded_O, x_NC, folded_OC.t())
+        x_NC = cast(as_rows(x_BSC), dtype)
+        y_NO = F.linear(x_NC, folded_OC, folded_O)
         if padding is not None:
             y_NO[padding] = bias_O.to(dtype)
         ctx.shape, ctx.dtype, ctx.bias_dtype = x_BSC.shape, x_BSC.dtype, bias_O.dtype
@@ -177,7 +179,7 @@ class _FoldedLinear(torch.autograd.Function):
             bias_grad = kernels.column_sum(grad_NO)
             weight_grad = weight_product(grad_NO, x_NC)
             if gamma_C is None:
-                weight_grad = weight_grad.to(weight.dtype)
+                weight_grad = cast(weight_grad, weight.dtype)
             else:
                 shifted = bias_grad
                 if padding is not None:
@@ -186,11 +188,11 @@ class _FoldedLinear(torch.autograd.Function):
                 weight_grad, affine_grad = fold_grad(
                     weight_grad, shifted, weight.flatten(1), gamma_C, beta_C
                 )
-                gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+                gamma_grad, beta_grad = cast(affine_grad, gamma_C.dtype).unbind()
             weight_grad = weight_grad.view_as(weight)
-            bias_grad = bias_grad.to(ctx.bias_dtype)
+            bias_grad = cast(bias_grad, ctx.bias_dtype)
         if needs_x:
-            x_grad = (grad_NO @ folded_OC).to(ctx.dtype).view(*ctx.shape)
+            x_grad = cast(grad_NO @ folded_OC, ctx.dtype).view(*ctx.shape)
         return x_grad, weight_grad, bias_grad, gamma_grad, beta_grad, None, None, None
 
 
@@ -213,7 +215,7 @@ class _NormLinear(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         copy_NC = None if copy_BSC is None else as_rows(copy_BSC)
         xhat_NC, rstd = norm.standardise(as_rows(x_BSC), copy_NC)
-        y_NO = torch.addmm(folded_O, xhat_NC, folded_OC.t())
+        y_NO = F.linear(xhat_NC, folded_OC, folded_O)
         ctx.norm, ctx.dtype, ctx.bias_dtype = norm, x_BSC.dtype, bias_O.dtype
         ctx.save_for_backward(xhat_NC, rstd, folded_OC, weight, gamma_C, beta_C)
         return x_BSC, y_NO.view(*x_BSC.shape[:-1], -1)
@@ -236,8 +238,8 @@ class _NormLinear(torch.autograd.Function):
             x_grad = ctx.norm.grad(
                 grad_NO @ folded_OC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
             ).view(*grad_BSO.shape[:-1], -1)
-        gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
-        bias_grad = bias_grad.to(ctx.bias_dtype)
+        gamma_grad, beta_grad = cast(affine_grad, gamma_C.dtype).unbind()
+        bias_grad = cast(bias_grad, ctx.bias_dtype)
         return x_grad, None, weight_grad, bias_grad, gamma_grad, beta_grad, None, None, None
 
 
@@ -258,8 +260,8 @@ class _AddLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         ctx.set_materialize_grads(False)
         dtype = cast_OI.dtype
-        a_NI = as_rows(a_BSI).to(dtype)
-        branch_NO = torch.addmm(cast_O, a_NI, cast_OI.t())
+        a_NI = cast(as_rows(a_BSI), dtype)
+        branch_NO = F.linear(a_NI, cast_OI, cast_O)
         add_branch = rows.implementation(x_BSO).add_branch
         y_NO, copy_NO = add_branch(as_rows(x_BSO), branch_NO, factors_B, dtype if copies else None)
         ctx.shape, ctx.dtype = a_BSI.shape, a_BSI.dtype
@@ -281,11 +283,11 @@ class _AddLinear(torch.autograd.Function):
         branch_NO, bias_grad = branch_grad(grad_NO, factors_B, a_NI.dtype)
         weight_grad = a_grad = None
         if ctx.needs_input_grad[1]:
-            a_grad = (branch_NO @ cast_OI).to(ctx.dtype).view(*ctx.shape)
+            a_grad = cast(branch_NO @ cast_OI, ctx.dtype).view(*ctx.shape)
         if ctx.needs_input_grad[3]:
-            weight_grad = weight_product(branch_NO, a_NI).to(ctx.weight_dtype)
+            weight_grad = cast(weight_product(branch_NO, a_NI), ctx.weight_dtype)
             weight_grad = weight_grad.view(*ctx.weight_shape)
-        bias_grad = bias_grad.to(ctx.bias_dtype)
+        bias_grad = cast(bias_grad, ctx.bias_dtype)
         return grad_BSO, a_grad, None, weight_grad, bias_grad, None, None, None
 
 
@@ -310,7 +312,7 @@ def add_depthwise(conv: Taps, x_BSC: Tensor, copies: bool) -> tuple[Tensor, Tens
 def depthwise(conv: Taps, x_BSC: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution in the dtype of the products."""
     taps_KC, weight, bias, dtype = conv
-    return run(_Depthwise, x_BSC.to(dtype), taps_KC, weight, bias, False, dtype, '')[0]
+    return run(_Depthwise, cast(x_BSC, dtype), taps_KC, weight, bias, False, dtype, '')[0]
 
 
 def layer_standardise(norm: nn.Module, x_BSC: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..ops import rows
 from .functional import patch_view
 from .fused import Gradients, once_differentiable, run
-from .fused_norm import as_rows, product_dtype
+from .fused_norm import as_rows, cast, product_dtype
 
 # Where a view of a clip's patches has the time taps.
 TIME_TAP = 4
@@ -41,7 +41,7 @@ class _LayerNorm(torch.autograd.Function):
         layer_norm_grad = rows.implementation(x_NC).layer_norm_grad
         inputs = as_rows(grad_BSC), x_NC, mean_N, rstd_N, gamma_C
         x_grad_NC, affine_grad_2C = layer_norm_grad(*inputs)
-        gamma_grad, beta_grad = affine_grad_2C.to(gamma_C.dtype)
+        gamma_grad, beta_grad = cast(affine_grad_2C, gamma_C.dtype).unbind()
         return x_grad_NC.view_as(grad_BSC), gamma_grad, beta_grad, None, None
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from ..ops import mlp, mlp_add, rows
 from ..ops.mlp import implementation
 from .fused import Gradients, once_differentiable, run
-from .fused_norm import HALF, RUNNING, FusedNorm, as_rows, weight_product
+from .fused_norm import HALF, RUNNING, FusedNorm, as_rows, cast, weight_product
 from .prepared import Matrix
 
 _ops = torch.ops.uniformer_mm
@@ -54,11 +54,11 @@ class _AddNormMlp(torch.autograd.Function):
         h_NH = None
         if keeps_hidden:
             if keeps:
-                h_NH = torch.addmm(folded_H, xhat_NC, folded_HC.t())
+                h_NH = F.linear(xhat_NC, folded_HC, folded_H)
                 gelu_NH = F.gelu(h_NH)
             else:
                 gelu_NH = gelu_product(xhat_NC, folded_HC, folded_H)
-            branch_NO = torch.addmm(cast_O, gelu_NH, cast_OH.t())
+            branch_NO = F.linear(gelu_NH, cast_OH, cast_O)
             del gelu_NH
         else:
             branch_NO = mlp(xhat_NC, folded_HC, folded_H, cast_OH, cast_O)
@@ -109,17 +109,17 @@ class _AddNormMlp(torch.autograd.Function):
             x_grad = ctx.norm.grad(
                 grad_NC, xhat_NC, rstd, gamma_C, affine_grad, stream_NC, ctx.dtype
             ).view(*shape)
-        gamma_grad, beta_grad = affine_grad.to(gamma_C.dtype)
+        gamma_grad, beta_grad = cast(affine_grad, gamma_C.dtype).unbind()
         return (
             x_grad,
             None,
             None,
             w_HC_grad.view_as(w1),
-            b_H_grad.to(b_H_dtype),
+            cast(b_H_grad, b_H_dtype),
             gamma_grad,
             beta_grad,
-            w_OH_grad.to(w_OH_dtype).view(*ctx.w2_shape),
-            b_O_grad.to(b_O_dtype),
+            cast(w_OH_grad, w_OH_dtype).view(*ctx.w2_shape),
+            cast(b_O_grad, b_O_dtype),
             *(None,) * 7,
         )
 

@@ -15,8 +15,8 @@ import functools
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,8 +25,7 @@ MAX_BLOCK_C = 64
 CACHE_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -99,7 +98,7 @@ def save_tuned(device_name: str, tiles: dict[str, Tile]) -> Path:
     """Add rows to the file of a device; rows of the same name are replaced."""
     path = cache_file(device_name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {name: asdict(tile) for name, tile in (load_tuned(device_name) | tiles).items()}
+    rows = {name: tile._asdict() for name, tile in (load_tuned(device_name) | tiles).items()}
     with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
         json.dump({'version': CACHE_VERSION, 'tiles': rows}, file, indent=1)
     os.replace(file.name, path)

@@ -104,7 +104,7 @@ def forward(
     tile: MlpTile | None = None,
 ) -> Tensor:
     """See ``mlp.py``."""
-    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    (hidden, channels), outputs = w_HC.shape, w_OH.shape[0]
     x_BSC = x_BSC.contiguous()
     dtype = w_HC.dtype if add_BSO is None else add_BSO.dtype
     y_BSO = x_BSC.new_empty(*x_BSC.shape[:-1], outputs, dtype=dtype)
@@ -133,7 +133,7 @@ def input_grad(
     tile: MlpTile | None = None,
 ) -> Tensor:
     """See ``mlp.py``."""
-    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    (hidden, channels), outputs = w_HC.shape, w_OH.shape[0]
     x_BSC = x_BSC.contiguous()
     x_grad_BSC = torch.empty_like(x_BSC)
     rows = x_BSC.numel() // channels
@@ -155,7 +155,7 @@ def weight_grad(
     tile: MlpTile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``mlp.py``."""
-    (hidden, channels), outputs = w_HC.shape, len(w_OH)
+    (hidden, channels), outputs = w_HC.shape, w_OH.shape[0]
     x_BSC = x_BSC.contiguous()
     rows = x_BSC.numel() // channels
     plan = _plan(WEIGHT_GRAD, channels, hidden, outputs, x_BSC.dtype, x_BSC.device, tile)

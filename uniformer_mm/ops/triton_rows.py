@@ -302,7 +302,7 @@ def _scale_and_sum(x_NC: Tensor, factors_B: Tensor | None, y_NC: Tensor | None) 
     row.scale_and_sum(
         plan.parts,
         (x_NC, factors, x_NC if y_NC is None else y_NC, parts_PC),
-        (rows, plan.rows_per_part, 1 if factors_B is None else rows // len(factors_B)),
+        (rows, plan.rows_per_part, 1 if factors_B is None else rows // factors_B.shape[0]),
         plan.block,
         (factors_B is not None, y_NC is not None),
     )
@@ -356,7 +356,7 @@ def add_branch(
         row.add_branch(
             plan.tiles,
             (x_NC, branch_NC, factors, y_NC, y_NC if copy_NC is None else copy_NC),
-            (rows, 1 if factors_B is None else rows // len(factors_B)),
+            (rows, 1 if factors_B is None else rows // factors_B.shape[0]),
             plan.block,
             (factors_B is not None, copy_NC is not None),
         )

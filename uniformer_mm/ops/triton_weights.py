@@ -139,7 +139,7 @@ def fold_alike(
         return None
     out, pieces = _result(table, like, dtype)
     kernels.fold_all(table.tiles, (table.fields, table.eps, table.job_of_tile, like, out), (), FOLD)
-    return [(pieces[matrix].view(shape), pieces[bias]) for matrix, shape, bias in table.places]
+    return [(pieces[matrix].view(*shape), pieces[bias]) for matrix, shape, bias in table.places]
 
 
 def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
@@ -155,4 +155,4 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
         return [weight_CK.t().contiguous() for weight_CK in weights_CK]
     out, pieces = _result(table, like, like.dtype)
     kernels.transpose_all(table.tiles, (table.fields, table.job_of_tile, like, out), (), TRANSPOSE)
-    return [pieces[matrix].view(shape) for matrix, shape, _ in table.places]
+    return [pieces[matrix].view(*shape) for matrix, shape, _ in table.places]
