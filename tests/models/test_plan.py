@@ -78,6 +78,14 @@ def drop_statistics(block: nn.Module) -> None:
     block.norm1.running_mean = block.norm1.running_var = None
 
 
+def change_epsilon(block: nn.Module) -> None:
+    block.norm1.eps = 0.5
+
+
+def exchange_statistics(block: nn.Module) -> None:
+    block.norm2.running_var = 3 * block.norm2.running_var
+
+
 def switch_mode(block: nn.Module) -> None:
     block.norm1.eval()
 
@@ -93,6 +101,8 @@ def switch_mode(block: nn.Module) -> None:
         (GlobalBlock, change_in_place),
         (LocalBlock, drop_statistics),
         (LocalBlock, switch_mode),
+        (LocalBlock, change_epsilon),
+        (LocalBlock, exchange_statistics),
         (LocalBlock, exchange_parameter),
     ],
 )
@@ -101,13 +111,13 @@ def test_a_change_between_passes_is_seen(
 ) -> None:
     """Against the plain form of a block that was changed before its first pass."""
     # In training statistics are those of the batch, with running ones beside them or without.
-    training = change is not drop_statistics
+    training = change not in (drop_statistics, change_epsilon, exchange_statistics)
     block, other = (random_block(kind).train(training) for _ in range(2))
     x = torch.randn(2, 5, 7, 16).double()
     before = block(x)
     change(block)
     other.load_state_dict(block.state_dict(), strict=False)
-    if change in (replace_layer, change_class, add_hook, drop_statistics, switch_mode):
+    if change not in (exchange_parameter, move_parameter, change_in_place, exchange_statistics):
         change(other)
         other.load_state_dict(block.state_dict())
     after = block(x)

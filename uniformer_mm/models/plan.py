@@ -4,7 +4,7 @@
 Asking every layer costs the host as much as dozens of launches. Whether anything has changed since
 the answer is asked in a few passes over flat lists: layers replaced (LoRA, quantisation), another
 class, a hook, a ``forward`` of their own, a parameter or buffer exchanged, training switched on or
-off. What the parameters hold, and where, is not remembered.
+off, another epsilon. What the parameters hold, and where, is not remembered.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..ops.rows import Product
+from .fused_norm import RUNNING, running_norm
 
 # A linear layer, the norm folded into it and what that is, or None and None.
 LinearEntry = tuple[nn.Module, nn.Module | None, str | None]
 
-_TRAINING = attrgetter('training')
+_TRAINING, _EPS = attrgetter('training'), attrgetter('eps')
 
 
 def hooks_of(module: nn.Module) -> tuple[dict, dict, dict, dict]:
@@ -57,12 +61,14 @@ class Plan(NamedTuple):
     Attributes:
         layers: Linear ones.
         parameters: Weight and bias of each, then those of its norm.
+        products: What is made of each; its weight as the layer has it.
         convs: Depthwise convolutions.
         conv_parameters: Weight and bias of each.
     """
 
     layers: list[LinearEntry]
     parameters: list[tuple[Tensor, ...]]
+    products: list[Product]
     convs: list[nn.Module]
     conv_parameters: list[tuple[Tensor, Tensor]]
 
@@ -81,6 +87,7 @@ class Watched:
         self.attributes = [vars(m) for m in below]
         self.children = [m._modules for m in (*blocks, *below) if m._modules]
         self.tensors = [held for m in below for held in (m._parameters, m._buffers) if held]
+        self.norms = [m for m in below if isinstance(m, _BatchNorm)]
         self.hooks = [hooks for m in below for hooks in hooks_of(m)]
 
     def is_of(self, blocks: Sequence[nn.Module]) -> bool:
@@ -99,6 +106,7 @@ class Watched:
             self.children_now(),
             list(map(type, self.modules)),
             list(map(_TRAINING, self.modules)),
+            list(map(_EPS, self.norms)),
             [id(tensor) for held in self.tensors for tensor in held.values()],
         )
 
@@ -110,6 +118,12 @@ _plans: WeakKeyDictionary[nn.Module, dict[tuple, tuple[Watched, tuple, Plan]]] =
 def _parameters(layer: nn.Module, norm: nn.Module | None, _: str | None) -> tuple[Tensor, ...]:
     own = layer.weight, layer.bias
     return own if norm is None else (*own, norm.weight, norm.bias)
+
+
+def _product(entry: LinearEntry, parameters: tuple[Tensor, ...]) -> Product:
+    _, norm, kind = entry
+    product = Product(*parameters)
+    return product._replace(running=running_norm(norm)) if kind == RUNNING else product
 
 
 def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
@@ -127,9 +141,11 @@ def plan(blocks: Sequence[Block], x: Tensor) -> Plan:
             return known
     layers = [entry for block in blocks for entry in block.linear_layers(x)]
     convs = [conv for block in blocks for conv in block.depthwise_layers()]
+    parameters = [_parameters(*entry) for entry in layers]
     made = Plan(
         layers,
-        [_parameters(*entry) for entry in layers],
+        parameters,
+        list(map(_product, layers, parameters)),
         convs,
         [(conv.weight, conv.bias) for conv in convs],
     )

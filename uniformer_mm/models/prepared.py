@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import rows
-from ..ops.rows import Product
-from .fused_norm import RUNNING, product_dtype, running_norm, runs
-from .plan import Block, LinearEntry, plan
+from .fused_norm import product_dtype, runs
+from .plan import Block, plan
 
 
 class Matrix(NamedTuple):
@@ -74,17 +73,6 @@ def taps_of(weights: Weights | None, conv: nn.Module) -> Taps | None:
     return None if weights is None else weights.taps.get(conv)
 
 
-def _flat(weight: Tensor) -> Tensor:
-    return weight if weight.ndim == 2 else weight.flatten(1)
-
-
-def _product(entry: LinearEntry, parameters: tuple[Tensor, ...]) -> Product:
-    _, norm, kind = entry
-    weight, *others = parameters
-    product = Product(_flat(weight), *others)
-    return product._replace(running=running_norm(norm)) if kind == RUNNING else product
-
-
 def prepare(blocks: Sequence[Block], x: Tensor) -> Weights | None:
     """The weights of blocks on a map like ``x``; None where other forms than the formulas run.
 
@@ -94,19 +82,18 @@ def prepare(blocks: Sequence[Block], x: Tensor) -> Weights | None:
     """
     if not runs(x):
         return None
-    layers, parameters, convs, conv_parameters = plan(blocks, x)
+    layers, parameters, products, convs, conv_parameters = plan(blocks, x)
     matrices, taps, dtype = {}, {}, product_dtype(x)
     # The formulas have the gradients.
     with torch.no_grad():
         if layers:
-            products = [_product(*pair) for pair in zip(layers, parameters, strict=True)]
             kernels = rows.implementation(products[0].weight)
             folded = kernels.fold_all(products, dtype)
             for (layer, _, kind), pair, own in zip(layers, folded, parameters, strict=True):
                 matrices[layer] = Matrix(kind, *pair, own)
         if convs:
-            weights_CK = [_flat(weight) for weight, _ in conv_parameters]
-            transposed = rows.implementation(weights_CK[0]).transpose_all(weights_CK)
+            weights = [weight for weight, _ in conv_parameters]
+            transposed = rows.implementation(weights[0]).transpose_all(weights)
             for conv, taps_KC, pair in zip(convs, transposed, conv_parameters, strict=True):
                 taps[conv] = Taps(taps_KC, *pair, dtype)
     return Weights(matrices, taps)

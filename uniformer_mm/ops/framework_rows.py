@@ -119,12 +119,15 @@ def fold(
 
 def fold_all(products: Sequence[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     """See ``rows.py``."""
-    return [fold(*product[:4], dtype, product.running) for product in products]
+    return [
+        fold(product.weight.flatten(1), *product[1:4], dtype, product.running)
+        for product in products
+    ]
 
 
 def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     """See ``rows.py``."""
-    return [weight_CK.t().contiguous() for weight_CK in weights_CK]
+    return [weight_CK.flatten(1).t().contiguous() for weight_CK in weights_CK]
 
 
 def tables() -> tuple:

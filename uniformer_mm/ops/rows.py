@@ -51,7 +51,10 @@ class RunningNorm(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A matrix and bias, and what is done to their input before, as :func:`fold` takes them."""
+    """A matrix and bias, and what is done to their input before, as :func:`fold` takes them.
+
+    Implementations take the weight of a convolution too, whose axes after the second have length 1.
+    """
 
     weight: Tensor
     bias: Tensor

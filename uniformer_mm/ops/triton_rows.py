@@ -265,7 +265,10 @@ def fold_all(products: Sequence[Product], dtype: torch.dtype) -> list[tuple[Tens
     folded = fold_alike(products, dtype)
     if folded is not None:
         return folded
-    return [fold(*product[:4], dtype, product.running) for product in products]
+    return [
+        fold(product.weight.flatten(1), *product[1:4], dtype, product.running)
+        for product in products
+    ]
 
 
 def fold_grad(

@@ -94,7 +94,8 @@ def _make_table(
         return number, at
 
     for job, vectors in enumerate(tensors):
-        rows, columns = vectors[0].shape
+        rows = vectors[0].shape[0]
+        columns = vectors[0].numel() // rows
         matrix, matrix_at = piece(rows * columns)
         bias, bias_at = piece(rows)
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in vectors]
@@ -131,8 +132,7 @@ def fold_alike(
         eps,
         *[0 if tensor is None else tensor.data_ptr() for job in tensors for tensor in job],
         *[None if tensor is None else tensor.dtype for job in tensors for tensor in job],
-        *[product.weight.shape for product in products],
-        *[product.weight.stride() for product in products],
+        *[(product.weight.shape, product.weight.stride()) for product in products],
     )
     table = _table(key, tensors, eps, FOLD['BLOCK_O'], transposes=False)
     if table is None:
@@ -152,7 +152,7 @@ def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
     key = like.device, *forms
     table = _table(key, tensors, (0.0,), TRANSPOSE['BLOCK_O'], transposes=True)
     if table is None:
-        return [weight_CK.t().contiguous() for weight_CK in weights_CK]
+        return [weight_CK.flatten(1).t().contiguous() for weight_CK in weights_CK]
     out, pieces = _result(table, like, like.dtype)
     kernels.transpose_all(table.tiles, (table.fields, table.job_of_tile, like, out), (), TRANSPOSE)
     return [pieces[matrix].view(*shape) for matrix, shape, _ in table.places]
