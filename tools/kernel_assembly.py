@@ -208,7 +208,7 @@ def depthwise_rows(args: argparse.Namespace, operation: str) -> list[dict]:
                 'kernel': list(kernel),
                 'channels': channels,
                 'dtype': args.dtype,
-                'tile': list(vars(used).values()),
+                'tile': list(used),
                 'multiply_adds_needed': multiply_adds_of_a_tile(operation, kernel, used),
                 **count(compiled_kernels(args.capability, call)[name]),
             }
