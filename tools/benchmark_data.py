@@ -34,7 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.benchmarking.timing import processor, versions
+from tools.benchmarking.measure import describe
 from uniformer_mm.submission.writing import write_text
 
 SPLITS = ('train', 'val', 'test')
@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         Console(stderr=True, highlight=False).print(f'benchmark_data: {error}', markup=False)
         return 2
-    machine = f'{processor()}, {versions("cpu")}'
+    machine = describe('cpu', torch.get_num_threads())
     console.print(table(rows, f'{args.config.stem}, {args.split}, {number} samples; {machine}'))
     if args.instead:
         console.print(f'inputs that differ: {different} of {number}')

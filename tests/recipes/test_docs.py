@@ -9,8 +9,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine import Config
 
 from tests.conftest import ROOT
+from tools import demo
 from uniformer_mm.cli import main
 from uniformer_mm.recipes import find_recipe
 from uniformer_mm.weights.zoo import find_row
@@ -52,3 +55,15 @@ def test_mim_knows_the_options_of_the_commands():
     )
     assert '--checkpoint' in test
     assert {'--launcher', '--gpus', '--gpus-per-node', '--partition'} <= train
+
+
+@pytest.mark.parametrize('has_gpu', [True, False])
+def test_the_demo_s_next_command_runs_on_this_machine(has_gpu: bool, monkeypatch) -> None:
+    """mmengine's fp16 needs a GPU; recipes in float32 need no change."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    for name, task in demo.TASKS.items():
+        train, *_ = demo.next_commands(name, task, demo.WORK / 'epoch_1.pth')
+        fp16 = Config.fromfile(ROOT / task.recipe).optim_wrapper.type == 'AmpOptimWrapper'
+        assert ('optim_wrapper.type=OptimWrapper' in train) == (fp16 and not has_gpu), name
+        assert task.recipe in train
+    assert fp16

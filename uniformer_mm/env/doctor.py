@@ -18,7 +18,6 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     """Declare the subcommand and its options."""
     parser = subparsers.add_parser(
         'doctor',
-        help='check this environment, repair released packages that cannot work as they are',
         description='Checks versions, compiled operators and imports of everything uniformer_mm '
         'works with. Exit status: 0 when all is well, 1 when a line says trouble.',
     )

@@ -11,7 +11,7 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF
 from torch.optim import Optimizer
 
-from ..models.arch import check_bool, is_number
+from ..checks import check_bool, is_number
 from ..registry import PARAM_SCHEDULERS, register
 
 # Arguments that count steps.

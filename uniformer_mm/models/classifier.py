@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_bool, is_integer
 from ..registry import MODELS, register
-from .arch import check_bool, is_integer
 from .blocks import init_block
 from .layers import PATCH_NORM_EPS, LayerNorm
 from .uniformer import UniFormer2d, UniFormer3d

@@ -8,8 +8,9 @@ from os import PathLike
 
 from torch import nn
 
+from ..checks import check_bool
 from ..weights import load_weights
-from .arch import NUM_STAGES, available_archs, check_bool
+from .arch import NUM_STAGES, available_archs
 from .classifier import UniFormer2dClassifier, UniFormer3dClassifier
 from .uniformer import UniFormer, UniFormer2d, UniFormer3d, check_options, option_names
 

@@ -19,9 +19,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import check_bool, is_integer, is_number
 from ..ops.framework import HALF, cpu_multiplies
 from ..registry import MODELS, register
-from .arch import NUM_STAGES, Arch, check_bool, is_integer, is_number, resolve_arch
+from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import BLOCK_TYPES, DividedBlock, GlobalBlock, LocalBlock, init_block
 from .functional import (
     autocast_dtype,

@@ -25,9 +25,7 @@ _PUBLISHED_GPUS = 8
 
 def add_recipes_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``recipes``."""
-    parser = subparsers.add_parser(
-        'recipes', help='list the published results', description='List the published results.'
-    )
+    parser = subparsers.add_parser('recipes', description='List the published results.')
     parser.add_argument('--task', choices=list(TOOLBOXES))
     parser.add_argument('--arch', choices=list(ARCHS))
     parser.set_defaults(run=_list_recipes)
@@ -42,7 +40,6 @@ def add_config_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``config``."""
     parser = subparsers.add_parser(
         'config',
-        help='find a config, or write one that keeps its batch on fewer GPUs',
         description="Print a shipped config's path, or write a config that inherits it.",
     )
     parser.add_argument('recipe', metavar='ID', help='row id or config, for example det/NAME.py')

@@ -35,7 +35,6 @@ def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``submit``."""
     parser = subparsers.add_parser(
         'submit',
-        help='write or check a leaderboard file',
         description='Write the file that a leaderboard asks for, from saved predictions or from a '
         'test run; or check any such file offline (exit status 1 if something is wrong).',
     )

@@ -19,7 +19,6 @@ def add_score_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``score``."""
     parser = subparsers.add_parser(
         'score',
-        help='score predictions where the labels are public',
         description="A benchmark's own metric of saved predictions or of a leaderboard file.",
     )
     tasks = parser.add_subparsers(metavar='TASK', required=True)

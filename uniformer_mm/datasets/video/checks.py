@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...models.arch import check_bool, is_integer, is_number, is_positive
+from ...checks import check_bool, is_integer, is_number, is_positive
 
 
 def _refuse(owner: object, name: str, value: object, expected: str) -> None:

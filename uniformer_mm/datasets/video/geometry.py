@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ...models.arch import is_integer
+from ...checks import is_integer
 from ...registry import TRANSFORMS, register
 from .checks import check_integer, check_range
 

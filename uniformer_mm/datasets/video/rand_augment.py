@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ...models.arch import is_integer
+from ...checks import is_integer
 from ...registry import TRANSFORMS, register
 from .checks import check_flag, check_integer, check_number
 
