@@ -40,12 +40,16 @@ CASES = (
 OPERATIONS = ('forward', 'weight_grad')
 MLP_OPERATIONS = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 ROW_OPERATIONS = (
+    'layer_norm',
+    'layer_norm_grad',
     'layer_standardise',
     'layer_standardise_grad',
     'batch_standardise',
     'batch_standardise_grad',
     'fold',
     'fold_grad',
+    'fold_all',
+    'transpose_all',
     'column_sum',
     'gelu_grad',
     'add_branch',
@@ -110,7 +114,7 @@ def mlp_calls(channels: int, hidden: int, dtype) -> dict[str, Callable[[], objec
 def row_calls(channels: int, dtype) -> dict[str, Callable[[], object]]:
     """What stands between the products, on a float32 residual stream."""
     from uniformer_mm.ops import triton_rows
-    from uniformer_mm.ops.rows import Running
+    from uniformer_mm.ops.rows import Product, Running
 
     stream_NC = torch.zeros(ROWS, channels)
     xhat_NC = stream_NC.to(dtype)
@@ -119,6 +123,8 @@ def row_calls(channels: int, dtype) -> dict[str, Callable[[], object]]:
     running = Running(rstd_C, rstd_C.clone(), torch.tensor(0), 0.1)
     ops, eps = triton_rows, 1e-5
     return {
+        'layer_norm': lambda: ops.layer_norm(stream_NC, rstd_C, rstd_C, eps, dtype),
+        'layer_norm_grad': lambda: ops.layer_norm_grad(xhat_NC, stream_NC, rstd_N, rstd_N, rstd_C),
         'layer_standardise': lambda: ops.layer_standardise(stream_NC, eps, dtype),
         'layer_standardise_grad': lambda: ops.layer_standardise_grad(
             xhat_NC, xhat_NC, rstd_N, stream_NC, torch.float32
@@ -129,6 +135,8 @@ def row_calls(channels: int, dtype) -> dict[str, Callable[[], object]]:
         ),
         'fold': lambda: ops.fold(weight, bias, rstd_C, rstd_C, dtype),
         'fold_grad': lambda: ops.fold_grad(weight, bias, weight, rstd_C, rstd_C),
+        'fold_all': lambda: ops.fold_all([Product(weight, bias, rstd_C, rstd_C)], dtype),
+        'transpose_all': lambda: ops.transpose_all([weight]),
         'column_sum': lambda: ops.column_sum(xhat_NC),
         'gelu_grad': lambda: ops.gelu_grad(xhat_NC, xhat_NC),
         'add_branch': lambda: ops.add_branch(stream_NC, xhat_NC),

@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.conftest import ROOT
+
 pytest.importorskip('triton', reason='the package triton is not installed')
 
+import uniformer_mm.ops
 from uniformer_mm.ops import launch
 from uniformer_mm.ops.launch import MAX_INT32, Constants, Kernel
 
@@ -123,3 +135,52 @@ def test_old_releases_take_other_arguments(
         kernel._start(0, (3,), (x, x), (4, 0.5), constants, ())
     assert len(function.compiled) == 2
     assert not function.launched
+
+
+@pytest.fixture(scope='module')
+def arrived(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What ``launches.py`` hears: each kernel, launched as Triton does it, and then as we do."""
+    compiler = next(filter(None, map(shutil.which, ('gcc', 'clang', 'cc'))), None)
+    if compiler is None or sys.platform != 'linux':
+        pytest.skip('Triton compiles its launcher with a C compiler, on Linux')
+    folder = tmp_path_factory.mktemp('driver')
+    library = folder / 'libcuda.so.1'
+    source = Path(__file__).with_name('deaf_driver.c')
+    command = [compiler, '-shared', '-fPIC', f'-Wl,-soname,{library.name}', '-o', library, source]
+    subprocess.run(command, check=True)
+    # The name that older releases link with.
+    (folder / 'libcuda.so').symlink_to(library.name)
+    environment = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'} | {
+        'TRITON_LIBCUDA_PATH': str(folder),
+        'PYTHONPATH': os.pathsep.join(map(str, (ROOT, ROOT / 'tools'))),
+    }
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name('launches.py'), library],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_kernel_arrives_at_the_driver_as_triton_would_send_it(arrived: list[dict]) -> None:
+    """Through Triton's own launcher: the function, the grid, all addresses and numbers."""
+    for launched in arrived:
+        _, usual, ours = launched['launches']
+        assert ours == usual, launched['kernel']
+        assert ours['grid'] == launched['grid']
+        assert ours['block'] == [launched['threads'], 1, 1]
+        assert ours['params'] == pytest.approx(launched['params'], rel=1e-7, abs=0)
+
+
+def test_no_kernel_is_left_out(arrived: list[dict]) -> None:
+    modules = [m.name for m in pkgutil.iter_modules(uniformer_mm.ops.__path__)]
+    kernels = {
+        name
+        for module in modules
+        for name, value in vars(importlib.import_module(f'uniformer_mm.ops.{module}')).items()
+        if isinstance(value, Kernel)
+    }
+    assert kernels
+    assert {launched['kernel'] for launched in arrived} == kernels
