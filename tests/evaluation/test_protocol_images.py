@@ -223,10 +223,10 @@ def test_multi_scale_and_flip_equal_twelve_passes_by_hand(ade, tmp_path):
     )
     assert (ours.model.type, stock.model.type) == ('uniformer_mm.RunningSegTTA', 'SegTTAModel')
     for config in (ours, stock):
-        # The same six ratios of a quarter of the size.
+        # The same six ratios of an eighth of the size.
         for step in config.test_dataloader.dataset.pipeline:
             for resize in step.get('transforms', [[]])[0]:
-                resize['scale'] = tuple(side // 4 for side in resize['scale'])
+                resize['scale'] = tuple(side // 8 for side in resize['scale'])
     model, reference = build_model(ours), build_model(stock)
     assert len(segmentation_sample(ours, ade)['inputs']) == 12
     batch = [pseudo_collate([segmentation_sample(ours, ade)]) for _ in range(2)]
@@ -240,7 +240,7 @@ def test_multi_scale_and_flip_equal_twelve_passes_by_hand(ade, tmp_path):
     height, width = image.shape[:2]
     total = 0
     for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
-        long, short = int(2048 * ratio) // 4, int(512 * ratio) // 4
+        long, short = int(2048 * ratio) // 8, int(512 * ratio) // 8
         scale = min(long / max(height, width), short / min(height, width))
         shape = (int(width * scale + 0.5), int(height * scale + 0.5))
         resized = cv2.resize(image, shape)[..., ::-1] / 255
