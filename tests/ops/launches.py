@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 import triton
+from benchmarking.drivers import CompileOnly
 from kernel_assembly import MLP_OPERATIONS, OPERATIONS, depthwise_call, mlp_calls, row_calls
-from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaDriver
 
 from uniformer_mm.ops.launch import Kernel
@@ -54,12 +54,10 @@ class Hopper(CudaDriver):
 
     def __init__(self) -> None:
         super().__init__()
-        self.get_current_device = lambda: 0
+        hopper = CompileOnly(90)
+        self.get_current_device = hopper.get_current_device
+        self.get_current_target = hopper.get_current_target
         self.get_current_stream = lambda device: STREAM
-        self.get_device_capability = lambda device: (9, 0)
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget('cuda', 90, 32)
 
 
 def listen_to(driver: ctypes.CDLL) -> tuple[list[dict], list[str]]:
