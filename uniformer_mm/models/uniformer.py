@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checks import check_bool, is_integer, is_number
 from ..ops.framework import HALF, cpu_multiplies
 from ..registry import MODELS, register
+from . import state_dict
 from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import BLOCK_TYPES, DividedBlock, GlobalBlock, LocalBlock, init_block
 from .functional import (
@@ -212,10 +213,7 @@ class UniFormer(BaseModule):
             self.norm = BATCH_NORM[self.rank](self.arch.dims[-1])
         self.apply(init_block)
         self._freeze()
-        # Imported here because the loader imports this module.
-        from ..weights.guard import install
-
-        install(self)
+        state_dict.install(self)
 
     def _check_out_indices(self, out_indices: int | Sequence[int] | None) -> tuple[int, ...]:
         if out_indices is None:
