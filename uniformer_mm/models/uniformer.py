@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +31,7 @@ from .functional import (
 )
 from .fused_norm import runs
 from .hourglass import HourglassBlock, pool_scores
+from .init_cfg import InitCfgModule
 from .layers import (
     BATCH_NORM,
     BLOCK_NORM_EPS,
@@ -88,7 +88,7 @@ OFFICIAL_OPTIONS = {
 Carried = tuple[()] | tuple[Tensor, Tensor | None]
 
 
-class UniFormer(BaseModule):
+class UniFormer(InitCfgModule):
     """UniFormer of either rank; use :class:`UniFormer2d` or :class:`UniFormer3d`.
 
     Stages after the last requested output are not built, and output norms exist only for the
