@@ -12,7 +12,8 @@ from ..checks import check_bool
 from ..weights import load_weights
 from .arch import NUM_STAGES, available_archs
 from .classifier import UniFormer2dClassifier, UniFormer3dClassifier
-from .uniformer import UniFormer, UniFormer2d, UniFormer3d, check_options, option_names
+from .options import check_options, option_names
+from .uniformer import UniFormer, UniFormer2d, UniFormer3d
 
 # prefix: (dense backbone, classifier, classes of its usual pre-training data)
 _FAMILIES = {
