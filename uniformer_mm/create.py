@@ -72,7 +72,8 @@ def create_model(
             + (f'; did you mean one of {close}?' if close else '; see uniformer_mm.list_models().')
         )
     check_bool('features_only', features_only)
-    from .models.uniformer import UniFormer, check_options, option_names
+    from .models.options import check_options, option_names
+    from .models.uniformer import UniFormer
 
     check_options(options, [o for o in option_names(UniFormer) if o not in _SETTLED_OPTIONS])
     dense, classifier, default_classes = _FAMILIES[prefix]

@@ -47,7 +47,6 @@ _TYPES = {
     'HOOKS': {
         'hooks.autocast': ['InferenceAutocastHook'],
         'hooks.compile': ['CompileHook'],
-        'hooks.cuda_graphs': ['CudaGraphHook'],
         'hooks.ema': ['TrackedEMAHook'],
         'hooks.float32': ['Float32ModulesHook'],
     },
