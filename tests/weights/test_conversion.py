@@ -15,7 +15,7 @@ from uniformer_mm.models import ARCHS, UniFormer2dClassifier, UniFormer3dClassif
 from uniformer_mm.models.arch import available_archs
 from uniformer_mm.weights import CheckpointError, convert_file, load_weights
 from uniformer_mm.weights.files import read_checkpoint
-from uniformer_mm.weights.layouts import recognise, write_layout
+from uniformer_mm.weights.key_schemes import recognise, write_layout
 
 from .helpers import (
     CLASSIFIERS,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from uniformer_mm.weights import CheckpointError, download, lookup
-from uniformer_mm.weights.lookup import locate
+from uniformer_mm.weights import CheckpointError, download
+from uniformer_mm.weights import resolve
+from uniformer_mm.weights.resolve import locate
 from uniformer_mm.weights.zoo import Host
 
 from .helpers import FILE, names
@@ -44,7 +45,7 @@ def test_download_records_and_is_used_again(cache, web, body, hosts):
 
 def test_first_use_shows_the_hash(cache, web, body, hosts, capfd, monkeypatch):
     said = []
-    monkeypatch.setattr(lookup, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(resolve, 'print_log', lambda text, **_: said.append(text))
     web.files[FILE] = body
     hosts(Host('url', web.root + FILE))
     locate('uniformer://small_in1k')
@@ -194,4 +195,4 @@ def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch, kind):
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(folder))
     words = rf'^{folder} cannot be used as a folder \(.*\); set UNIFORMER_WEIGHTS to a folder'
     with pytest.raises(CheckpointError, match=words):
-        lookup.locate('uniformer://small_in1k')
+        resolve.locate('uniformer://small_in1k')

@@ -18,11 +18,11 @@ from ..errors import CheckpointError
 from ..labels import class_names, permutation
 from ..models.arch import ARCHS
 from ..models.state_dict import META_KEY
-from .evidence import Evidence, gather
 from .files import read_checkpoint
-from .layouts import LAYOUTS, Recognised, recognise, write_layout
-from .lookup import locate
-from .signature import Signature, signature_of
+from .key_schemes import LAYOUTS, Recognised, recognise, write_layout
+from .provenance import Evidence, gather
+from .resolve import locate
+from .structure import Signature, signature_of
 
 SAFETENSORS = 'safetensors'
 TARGETS = (*LAYOUTS, SAFETENSORS)

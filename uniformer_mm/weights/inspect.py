@@ -6,11 +6,11 @@ from __future__ import annotations
 from os import PathLike
 
 from ..models.arch import ARCHS
-from .evidence import Evidence, gather
 from .files import Checkpoint, read_checkpoint
-from .layouts import Recognised, recognise
-from .lookup import Located, locate
-from .signature import Signature, signature_of
+from .key_schemes import Recognised, recognise
+from .provenance import Evidence, gather
+from .resolve import Located, locate
+from .structure import Signature, signature_of
 
 HEAD_DIM_UNKNOWN = (
     'not known: qkv maps C to 3 C channels however they are split into heads, so no shape tells; '

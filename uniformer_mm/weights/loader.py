@@ -20,12 +20,12 @@ from ..errors import CheckpointError
 from ..labels import class_names
 from ..models.arch import arch_name
 from ..models.uniformer import UniFormer
-from .evidence import Evidence, gather
 from .files import Checkpoint, read_checkpoint
 from .inflation import INFLATIONS, can_inflate, inflate
-from .layouts import HEADS, Recognised, recognise
-from .lookup import locate
-from .signature import Signature, first_difference, scales_start_anew, signature_of
+from .key_schemes import HEADS, Recognised, recognise
+from .provenance import Evidence, gather
+from .resolve import locate
+from .structure import Signature, first_difference, scales_start_anew, signature_of
 
 _TELLING = 4
 # Pieces of hourglass networks outside the stages that they belong to.

@@ -20,12 +20,12 @@ from torch import nn
 from ..labels import permutation
 from ..models.state_dict import META_KEY
 from ..registry import WEIGHT_INITIALIZERS, register
-from .evidence import gather
 from .files import read_checkpoint
-from .layouts import recognise, write_layout
+from .key_schemes import recognise, write_layout
 from .loader import load_weights
-from .lookup import locate
-from .signature import signature_of
+from .provenance import gather
+from .resolve import locate
+from .structure import signature_of
 from .zoo import SCHEME
 
 # Keys that the toolbox of a task expects; detectors and segmentors keep the official ones.
@@ -92,7 +92,7 @@ def load_zoo_checkpoint(filename: str, map_location: str | torch.device | None =
         A checkpoint as mmengine expects it.
 
     Raises:
-        CheckpointError: See :func:`~uniformer_mm.weights.lookup.locate`.
+        CheckpointError: See :func:`~uniformer_mm.weights.resolve.locate`.
     """
     located = locate(filename)
     file = read_checkpoint(located.path, digests=located.digests)

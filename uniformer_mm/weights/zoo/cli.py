@@ -97,7 +97,7 @@ def _show_row(args: Namespace) -> int:
 
 
 def _fetch_row(args: Namespace) -> int:
-    from ..lookup import locate
+    from ..resolve import locate
 
     located = locate(f'{SCHEME}{args.row.removeprefix(SCHEME)}')
     print_pairs([('file', str(located.path)), *located.digests.items()])
