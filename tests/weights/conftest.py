@@ -16,8 +16,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from uniformer_mm.weights import download, zoo
-from uniformer_mm.weights import resolve
+from uniformer_mm.weights import download, resolve, zoo
 from uniformer_mm.weights.zoo import Host
 
 

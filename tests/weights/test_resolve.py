@@ -14,7 +14,7 @@ import torch
 
 from uniformer_mm import UniFormer2d, create_model
 from uniformer_mm.weights import CheckpointError, load_weights, zoo
-from uniformer_mm.weights.resolve import locate, weight_folders
+from uniformer_mm.weights.resolve import resolve_file, weight_folders
 from uniformer_mm.weights.zoo import Host
 
 from .helpers import FILE, classifier_state, meta_model
@@ -38,16 +38,16 @@ def test_order_of_folders(cache, tmp_path, monkeypatch, body, hosts):
     for folder in (third, second, cache):
         folder.mkdir()
         (folder / FILE).write_bytes(body)
-        assert locate('uniformer://small_in1k', folders=[third]).path == folder / FILE
+        assert resolve_file('uniformer://small_in1k', folders=[third]).path == folder / FILE
 
 
 def test_changed_file_is_refused(cache, web, body, hosts):
     web.files[FILE] = body
     hosts(Host('url', web.root + FILE))
-    path = locate('uniformer://small_in1k').path
+    path = resolve_file('uniformer://small_in1k').path
     path.write_bytes(body + b'x')
     with pytest.raises(CheckpointError, match='has changed since its first use'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
 
 
 def test_found_file_with_wrong_hash(cache, body, hosts):
@@ -55,7 +55,7 @@ def test_found_file_with_wrong_hash(cache, body, hosts):
     (cache / FILE).write_bytes(body)
     hosts(Host('drive', 'ID', md5='0' * 32))
     with pytest.raises(CheckpointError, match=rf'wrong hash for cls/s \(expected md5 {"0" * 32}'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     assert (cache / FILE).read_bytes() == body
 
 
@@ -67,7 +67,7 @@ def test_file_without_permission(nobody, body, hosts, monkeypatch):
     if os.geteuid() == 0:
         os.seteuid(65534)
     with pytest.raises(CheckpointError, match=rf'{FILE}: no permission to read it'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
 
 
 def test_offline_says_what_to_put_where(cache, hosts):
@@ -78,7 +78,7 @@ def test_offline_says_what_to_put_where(cache, hosts):
     ]
     hosts(*given)
     with pytest.raises(CheckpointError) as caught:
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     message = str(caught.value)
     assert f'put {FILE} into {cache}' in message
     assert 'md5 f122ab0dde94b1d73ac00d2c5359a610' in message
@@ -90,7 +90,7 @@ def test_offline_says_what_to_put_where(cache, hosts):
 
 def test_no_download_names_the_real_hosts(cache):
     with pytest.raises(CheckpointError) as caught:
-        locate('uniformer://small_in1k', download=False)
+        resolve_file('uniformer://small_in1k', download=False)
     for part in (
         'https://huggingface.co/Sense-X/uniformer_image/resolve/main/uniformer_small_in1k.pth',
         'https://drive.google.com/file/d/1-uepH3Q3BhTmWU6HK-sGAGQC_MpfIiPD',
@@ -102,21 +102,21 @@ def test_no_download_names_the_real_hosts(cache):
 
 def test_never_released(cache):
     with pytest.raises(CheckpointError, match='vid/k400_s_32x4 was never released'):
-        locate('uniformer://small_k400_32x4')
+        resolve_file('uniformer://small_k400_32x4')
 
 
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"'smal_in1k' is no checkpoint.*'small_in1k'"):
-        locate('uniformer://smal_in1k')
+        resolve_file('uniformer://smal_in1k')
 
 
 def test_addresses_work_too(cache, web, body):
     digest = hashlib.sha256(body).hexdigest()
     web.files[f'w-{digest[:8]}.pth'] = body
-    assert locate(f'{web.root}w-{digest[:8]}.pth').path == cache / f'w-{digest[:8]}.pth'
+    assert resolve_file(f'{web.root}w-{digest[:8]}.pth').path == cache / f'w-{digest[:8]}.pth'
     web.files['w-00000000_20230724.pth'] = body
     with pytest.raises(CheckpointError, match=r'expected sha256 00000000\.\.\.'):
-        locate(f'{web.root}w-00000000_20230724.pth')
+        resolve_file(f'{web.root}w-00000000_20230724.pth')
 
 
 def test_names_work_where_paths_do(cache, web, hosts):

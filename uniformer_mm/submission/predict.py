@@ -28,7 +28,7 @@ from ..evaluation.running.protocol import (
 from ..evaluation.running.reproduce import Test, tests_of
 from ..evaluation.running.worker import CONFIG, SPEC
 from ..recipes import config_root
-from ..weights.resolve import locate
+from ..weights.resolve import resolve_file
 from .video.ssv2 import CLASSES as SSV2_CLASSES
 
 DEFAULT_WORK_DIR = Path('work_dirs/submit')
@@ -120,7 +120,7 @@ def run_submission_test(request: Request, advance: Advance) -> Predictions:
     if request.task == 'kinetics':
         order = f'kinetics{classes_of(config)}_alphabetical'
     config.test_cfg.identity = {
-        'weights': locate(weights).digests.get('sha256', ''),
+        'weights': resolve_file(weights).digests.get('sha256', ''),
         'configuration': config_digest(config, folder, request.data.absolute()),
         'class order': order or '',
     }

@@ -10,7 +10,7 @@ from ..labels import CLASS_ORDERS
 from ..models.arch import ARCHS
 from .convert import TARGETS, convert_file
 from .inspect import inspect_file
-from .key_schemes import LAYOUTS
+from .key_schemes import KEY_SCHEMES
 from .zoo import SCHEME
 
 
@@ -70,7 +70,7 @@ def _convert(args: Namespace) -> int:
         overwrite=args.overwrite,
     )
     pairs = [('written', str(path)), *((name, str(value)) for name, value in record.items())]
-    if args.to in LAYOUTS and LAYOUTS[args.to].differs:
-        pairs.append((f'{args.to} differs', LAYOUTS[args.to].differs))
+    if args.to in KEY_SCHEMES and KEY_SCHEMES[args.to].differs:
+        pairs.append((f'{args.to} differs', KEY_SCHEMES[args.to].differs))
     print_pairs(pairs)
     return 0

@@ -31,7 +31,7 @@ _OPENMIXUP_NAMES = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyScheme:
     """A key scheme that files are written in.
 
     Attributes:
@@ -53,13 +53,13 @@ class Layout:
     differs: str = ''
 
 
-LAYOUTS: dict[str, Layout] = {
-    'official': Layout(container='model'),
-    'timm': Layout(head='head.fc'),
+KEY_SCHEMES: dict[str, KeyScheme] = {
+    'official': KeyScheme(container='model'),
+    'timm': KeyScheme(head='head.fc'),
     # mmpretrain and mmaction2 have no module for two heads: there the whole classifier is the
     # backbone.
-    'mmpretrain': Layout(prefix='backbone.', head='head.fc', two_headed='backbone.head', rank=2),
-    'mmaction2': Layout(
+    'mmpretrain': KeyScheme(prefix='backbone.', head='head.fc', two_headed='backbone.head', rank=2),
+    'mmaction2': KeyScheme(
         prefix='backbone.',
         head='cls_head.fc_cls',
         two_headed='backbone.head',
@@ -67,7 +67,7 @@ LAYOUTS: dict[str, Layout] = {
         differs='LayerNorm eps 1e-5 in blocks instead of 1e-6 (2e-5 of the logits on a small '
         'random network)',
     ),
-    'openmixup': Layout(
+    'openmixup': KeyScheme(
         prefix='backbone.',
         head='head.fc',
         names=_OPENMIXUP_NAMES,
@@ -75,17 +75,17 @@ LAYOUTS: dict[str, Layout] = {
         differs='LayerNorm eps 1e-6 in patch embeddings instead of 1e-5; layer scale is on by '
         'default, so set init_values=0 for weights without it',
     ),
-    'mmpose': Layout(differs='LayerNorm eps 1e-5 in blocks instead of 1e-6'),
+    'mmpose': KeyScheme(differs='LayerNorm eps 1e-5 in blocks instead of 1e-6'),
 }
 _POSE_HEAD = re.compile(r'(?:keypoint_head|head)\.((?:deconv_layers|final_layer)\..+)')
 
 
 @dataclass(frozen=True)
-class Recognised:
+class DetectedScheme:
     """A state dict read in official names.
 
     Attributes:
-        layout: Name of the scheme: a key of :data:`LAYOUTS`, or ``'openmmlab'`` for detectors,
+        scheme: Its name: a key of :data:`KEY_SCHEMES`, or ``'openmmlab'`` for detectors,
             segmentors and pose estimators.
         prefix: What stood before the trunk's keys.
         state: Trunk and classifier heads by official names.
@@ -93,14 +93,14 @@ class Recognised:
         others: Keys of the other parts of a whole model, by part (``neck``, ``roi_head``, ...).
     """
 
-    layout: str
+    scheme: str
     prefix: str
     state: dict[str, Tensor]
     file_keys: dict[str, str]
     others: dict[str, list[str]] = field(default_factory=dict)
 
 
-def recognise(state: Mapping[str, Tensor], prefix: str | None = None) -> Recognised:
+def detect_scheme(state: Mapping[str, Tensor], prefix: str | None = None) -> DetectedScheme:
     """Read a state dict of any known scheme in official names.
 
     Args:
@@ -133,13 +133,13 @@ def recognise(state: Mapping[str, Tensor], prefix: str | None = None) -> Recogni
             continue
         file_keys[name] = original
     if openmixup:
-        layout = 'openmixup'
+        scheme = 'openmixup'
     elif head_layout:
-        layout = head_layout
+        scheme = head_layout
     else:
-        layout = 'openmmlab' if prefix or others else 'official'
-    return Recognised(
-        layout=layout,
+        scheme = 'openmmlab' if prefix or others else 'official'
+    return DetectedScheme(
+        scheme=scheme,
         prefix=prefix,
         state={name: state[original] for name, original in file_keys.items()},
         file_keys=file_keys,
@@ -186,12 +186,12 @@ def _rank(stems: Iterable[Tensor]) -> int | None:
 
 def _head_name(key: str, prefix: str, rank: int | None) -> tuple[str, str] | None:
     """Layout and official name of a key that stands for a classifier head outside the trunk."""
-    for name, layout in LAYOUTS.items():
-        if layout.prefix != prefix or layout.names or layout.head in HEADS:
+    for name, scheme in KEY_SCHEMES.items():
+        if scheme.prefix != prefix or scheme.names or scheme.head in HEADS:
             continue
-        if layout.rank not in (None, rank):
+        if scheme.rank not in (None, rank):
             continue
-        for own in filter(None, (layout.head, layout.two_headed)):
+        for own in filter(None, (scheme.head, scheme.two_headed)):
             module, _, _ = own.rpartition('.')
             if key in (f'{own}.weight', f'{own}.bias'):
                 return name, f'head{key[len(own) :]}'
@@ -231,7 +231,9 @@ def _find_prefix(keys: Mapping[str, str], wanted: str | None) -> str:
     )
 
 
-def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -> dict[str, Tensor]:
+def write_scheme(
+    state: Mapping[str, Tensor], detected: DetectedScheme, to: str
+) -> dict[str, Tensor]:
     """Rename a state dict to another scheme; every tensor keeps its value and gets one name.
 
     Whole detectors, segmentors and pose estimators stay under ``backbone.`` beside their other
@@ -239,8 +241,8 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
 
     Args:
         state: Tensors by the file's keys.
-        recognised: What :func:`recognise` said about them.
-        to: A key of :data:`LAYOUTS`.
+        detected: What :func:`detect_scheme` said about them.
+        to: A key of :data:`KEY_SCHEMES`.
 
     Returns:
         The tensors by the scheme's keys, in the file's order.
@@ -248,26 +250,26 @@ def write_layout(state: Mapping[str, Tensor], recognised: Recognised, to: str) -
     Raises:
         CheckpointError: The scheme has no place for this kind of network.
     """
-    if to not in LAYOUTS:
-        raise ValueError(f'layout={to!r} is not known; use one of {tuple(LAYOUTS)}.')
-    layout = LAYOUTS[to]
-    rank = _rank(value for key, value in recognised.state.items() if _is_stem(key, ''))
-    dense = bool(recognised.others) or 'norm1.weight' in recognised.state
+    if to not in KEY_SCHEMES:
+        raise ValueError(f'layout={to!r} is not known; use one of {tuple(KEY_SCHEMES)}.')
+    scheme = KEY_SCHEMES[to]
+    rank = _rank(value for key, value in detected.state.items() if _is_stem(key, ''))
+    dense = bool(detected.others) or 'norm1.weight' in detected.state
     if dense and to not in ('official', 'mmpose'):
         raise CheckpointError(
             f'{to} keys are for classifiers, this is a dense network '
-            f'({", ".join(recognised.others) or "output norms"}); use official, mmpose or '
+            f'({", ".join(detected.others) or "output norms"}); use official, mmpose or '
             'safetensors.'
         )
-    if layout.rank not in (None, rank):
-        raise CheckpointError(f'{to} has a {layout.rank}-D UniFormer only; this one is {rank}-D.')
-    if layout.names and any('.t_attn.' in key for key in recognised.state):
+    if scheme.rank not in (None, rank):
+        raise CheckpointError(f'{to} has a {scheme.rank}-D UniFormer only; this one is {rank}-D.')
+    if scheme.names and any('.t_attn.' in key for key in detected.state):
         raise CheckpointError(f'{to} has no divided attention (t_attn keys).')
-    rename = renamer(layout.names, to_official=False)
-    has_two = any(f'{head}.weight' in recognised.state for head in HEADS[1:])
-    head = (has_two and layout.two_headed) or layout.head
-    own_name = {original: name for name, original in recognised.file_keys.items()}
-    prefix = recognised.prefix if dense else layout.prefix
+    rename = renamer(scheme.names, to_official=False)
+    has_two = any(f'{head}.weight' in detected.state for head in HEADS[1:])
+    head = (has_two and scheme.two_headed) or scheme.head
+    own_name = {original: name for name, original in detected.file_keys.items()}
+    prefix = detected.prefix if dense else scheme.prefix
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         name = own_name.get(key)

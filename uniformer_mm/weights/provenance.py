@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from ..errors import CheckpointError
 from ..models.arch import ARCHS, Arch
 from .files import Checkpoint
-from .key_schemes import Recognised
-from .resolve import Located
-from .structure import Signature
+from .key_schemes import DetectedScheme
+from .resolve import ResolvedFile
+from .structure import Structure
 
 FROM_ARCH = 'from the arch, not from the file'
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One statement about a file.
+class Source:
+    """One statement about a file, and what it rests on.
 
     Attributes:
         head_dim: The value it states.
@@ -47,39 +47,39 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Provenance:
     """What is known about a file beside its tensors.
 
     Attributes:
-        claims: Statements about head_dim, strongest first; none for files from elsewhere.
+        sources: Statements about head_dim, strongest first; none for files from elsewhere.
         class_order: Order of the classifier's rows, or None if not known.
         class_order_source: What that rests on.
         row_id: Zoo row, if the file is known.
     """
 
-    claims: tuple[Claim, ...] = ()
+    sources: tuple[Source, ...] = ()
     class_order: str | None = None
     class_order_source: str = ''
     row_id: str | None = None
 
     def head_dim_source(self, arch: Arch) -> str:
-        """Where the head_dim of an arch that no claim contradicts is known from, in words."""
-        agreeing = (claim.words for claim in self.claims if claim.head_dim == arch.head_dim)
+        """Where the head_dim of an arch that no source contradicts is known from, in words."""
+        agreeing = (source.words for source in self.sources if source.head_dim == arch.head_dim)
         return next(agreeing, FROM_ARCH)
 
     def check_head_dim(self, arch: Arch, arch_words: str) -> None:
-        """Refuse an arch that a claim contradicts.
+        """Refuse an arch that a source contradicts.
 
         Raises:
             CheckpointError: Names both sides.
         """
-        for claim in self.claims:
-            if not claim.allows(arch):
+        for source in self.sources:
+            if not source.allows(arch):
                 raise CheckpointError(
-                    f'head_dim does not agree: the file was trained with {claim.head_dim} '
-                    f'({claim.words}), the model has {arch.head_dim} (arch {arch_words}); no shape '
-                    'shows it and the results would be wrong. Choose an arch with head_dim '
-                    f'{claim.head_dim}.'
+                    f'head_dim does not agree: the file was trained with {source.head_dim} '
+                    f'({source.words}), the model has {arch.head_dim} (arch {arch_words}); no '
+                    'shape shows it and the results would be wrong. Choose an arch with head_dim '
+                    f'{source.head_dim}.'
                 )
 
     def check_class_order(self, wanted: str | None) -> None:
@@ -102,52 +102,54 @@ class Evidence:
         )
 
 
-def gather(file: Checkpoint, recognised: Recognised, held: Signature, located: Located) -> Evidence:
+def find_provenance(
+    file: Checkpoint, detected: DetectedScheme, in_file: Structure, resolved: ResolvedFile
+) -> Provenance:
     """Collect everything that speaks for a head_dim or an order of classes.
 
     Args:
         file: The file.
-        recognised: Its tensors by official names.
-        held: Their structure.
-        located: How the file was found.
+        detected: Its tensors by official names.
+        in_file: Their structure.
+        resolved: How the file was found.
 
     Returns:
-        The evidence, strongest first: our own record, the zoo, the training script's arguments
+        What is known, strongest first: our own record, the zoo, the training script's arguments
         or configuration, telling keys.
     """
-    order, source = _class_order(file, recognised, located)
-    return Evidence(
-        claims=tuple(_claims(file, held, located)),
+    order, source = _class_order(file, detected, resolved)
+    return Provenance(
+        sources=tuple(_sources(file, in_file, resolved)),
         class_order=order,
         class_order_source=source,
-        row_id=located.row.id if located.row else file.our_meta.get('row'),
+        row_id=resolved.row.id if resolved.row else file.our_meta.get('row'),
     )
 
 
-def _claims(file: Checkpoint, held: Signature, located: Located) -> Iterator[Claim]:
+def _sources(file: Checkpoint, in_file: Structure, resolved: ResolvedFile) -> Iterator[Source]:
     known = False
     ours = file.our_meta.get('head_dim')
     if isinstance(ours, int):
         known = True
-        yield Claim(ours, 'recorded in the file by uniformer_mm')
-    if located.row is not None:
+        yield Source(ours, 'recorded in the file by uniformer_mm')
+    if resolved.row is not None:
         known = True
-        how = {'name': 'zoo row', 'hash': 'its hash is that of zoo row'}[located.known_by]
-        yield Claim(located.row.head_dim, f'{how} {located.row.id}')
-    if (entry := _trained_arch(file, held)) is not None:
+        how = {'name': 'zoo row', 'hash': 'its hash is that of zoo row'}[resolved.known_by]
+        yield Source(resolved.row.head_dim, f'{how} {resolved.row.id}')
+    if (entry := _trained_arch(file, in_file)) is not None:
         known = True
-        yield Claim(ARCHS[entry].head_dim, f'its training arguments name {entry}')
+        yield Source(ARCHS[entry].head_dim, f'its training arguments name {entry}')
     if (configured := _configured_head_dim(file)) is not None:
         known = True
-        yield Claim(configured, 'its training configuration')
-    archs = [name for name in held.archs() if ARCHS[name].token_labels]
-    if held.token_labels and archs and not known:
+        yield Source(configured, 'its training configuration')
+    archs = [name for name in in_file.archs() if ARCHS[name].token_labels]
+    if in_file.token_labels and archs and not known:
         first, *others = (ARCHS[name].head_dim for name in archs)
         also = f'; the re-trained {archs[1]} has {others[0]}' if others else ''
-        yield Claim(first, f'aux_head keys: token labelling, {archs[0]}{also}', tuple(others))
+        yield Source(first, f'aux_head keys: token labelling, {archs[0]}{also}', tuple(others))
 
 
-def _trained_arch(file: Checkpoint, held: Signature) -> str | None:
+def _trained_arch(file: Checkpoint, in_file: Structure) -> str | None:
     """Arch named by the official scripts' ``args.model``, if the tensors agree with it.
 
     One official script names another model than it trained, so the structure has the last word.
@@ -157,9 +159,9 @@ def _trained_arch(file: Checkpoint, held: Signature) -> str | None:
     if not isinstance(model, str) or not model.startswith('uniformer_'):
         return None
     name = model.removeprefix('uniformer_')
-    if held.token_labels:
+    if in_file.token_labels:
         name = f'{name.removesuffix("_dim64")}_tl' + ('_dim64' if name.endswith('_dim64') else '')
-    return name if name in held.archs() else None
+    return name if name in in_file.archs() else None
 
 
 def _configured_head_dim(file: Checkpoint) -> int | None:
@@ -206,16 +208,16 @@ def _head_dim_of(arguments: dict[str | None, ast.expr]) -> int | None:
 
 
 def _class_order(
-    file: Checkpoint, recognised: Recognised, located: Located
+    file: Checkpoint, detected: DetectedScheme, resolved: ResolvedFile
 ) -> tuple[str | None, str]:
     ours = file.our_meta.get('class_order')
     if isinstance(ours, str):
         return ours, 'recorded in the file'
-    if located.row is None or not located.row.class_order:
+    if resolved.row is None or not resolved.row.class_order:
         return None, ''
-    if located.host is not None and located.host.class_order:
-        return located.host.class_order, f'this host of zoo row {located.row.id}'
-    if recognised.layout == 'mmaction2':
+    if resolved.host is not None and resolved.host.class_order:
+        return resolved.host.class_order, f'this host of zoo row {resolved.row.id}'
+    if detected.scheme == 'mmaction2':
         # Converted by someone under the row's name; whether the rows were permuted is not said.
         return None, ''
-    return located.row.class_order, f'zoo row {located.row.id}'
+    return resolved.row.class_order, f'zoo row {resolved.row.id}'

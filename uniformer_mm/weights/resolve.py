@@ -24,7 +24,7 @@ _OPENMMLAB_HASH = re.compile(r'-([0-9a-f]{8})(?:_\d{8})?\.pth$')
 
 
 @dataclass(frozen=True)
-class Located:
+class ResolvedFile:
     """A file that was found or fetched.
 
     Attributes:
@@ -54,12 +54,12 @@ def weight_folders() -> list[Path]:
     return [Path(base).expanduser() / 'uniformer_mm' / 'weights']
 
 
-def locate(
+def resolve_file(
     checkpoint: str | PathLike,
     *,
     folders: Sequence[str | PathLike] = (),
     download: bool = True,
-) -> Located:
+) -> ResolvedFile:
     """Find the file that a checkpoint argument means.
 
     A zoo name is looked for in the cache, then in the other folders of ``UNIFORMER_WEIGHTS`` and
@@ -94,12 +94,12 @@ def locate(
         digests = file_digests(path)
     except OSError:
         # read_checkpoint says in words what is wrong with the path.
-        return Located(path, {})
+        return ResolvedFile(path, {})
     known = find_by_digest(digests)
-    return Located(path, digests, *known, 'hash') if known else Located(path, digests)
+    return ResolvedFile(path, digests, *known, 'hash') if known else ResolvedFile(path, digests)
 
 
-def _locate_row(row: Row, folders: Sequence[Path], download: bool) -> Located:
+def _locate_row(row: Row, folders: Sequence[Path], download: bool) -> ResolvedFile:
     if not row.released:
         raise CheckpointError(
             f'{row.id} was never released by its authors (only its training log was); choose '
@@ -125,11 +125,11 @@ def _locate_row(row: Row, folders: Sequence[Path], download: bool) -> Located:
                 continue
             if not (host.md5 or host.sha256_prefix):
                 _say_first_use(path, digests)
-            return Located(path, digests, row, host, 'name')
+            return ResolvedFile(path, digests, row, host, 'name')
     raise CheckpointError(_how_to_get(row, cache, failures))
 
 
-def _check_found(row: Row, path: Path, in_cache: bool) -> Located:
+def _check_found(row: Row, path: Path, in_cache: bool) -> ResolvedFile:
     try:
         digests = file_digests(path)
     except PermissionError:
@@ -141,7 +141,7 @@ def _check_found(row: Row, path: Path, in_cache: bool) -> Located:
         (h for h in hosts if (h.md5 or h.sha256_prefix) and not h.contradicts(digests)), None
     )
     if match:
-        return Located(path, digests, row, match, 'name')
+        return ResolvedFile(path, digests, row, match, 'name')
     open_hosts = [host for host in hosts if not (host.md5 or host.sha256_prefix)]
     if not open_hosts:
         raise CheckpointError(
@@ -161,10 +161,10 @@ def _check_found(row: Row, path: Path, in_cache: bool) -> Located:
     elif in_cache:
         record(path, digests, url=None, row_id=row.id)
         _say_first_use(path, digests)
-    return Located(path, digests, row, open_hosts[0], 'name')
+    return ResolvedFile(path, digests, row, open_hosts[0], 'name')
 
 
-def _locate_url(url: str) -> Located:
+def _locate_url(url: str) -> ResolvedFile:
     name = url.split('?')[0].rpartition('/')[2]
     if not name:
         raise CheckpointError(f'{url} names no file.')
@@ -175,7 +175,11 @@ def _locate_url(url: str) -> Located:
     if host.contradicts(digests):
         raise CheckpointError(f'{path}: wrong hash (expected {host.hash_words}); delete it.')
     known = find_by_digest(digests)
-    return Located(path, digests, *known, 'hash') if known else Located(path, digests, None, host)
+    return (
+        ResolvedFile(path, digests, *known, 'hash')
+        if known
+        else ResolvedFile(path, digests, None, host)
+    )
 
 
 def _say_first_use(path: Path, digests: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ _UNMARKED_STAGES = 2
 
 
 @dataclass(frozen=True)
-class Signature:
+class Structure:
     """The structure of one UniFormer, read from official keys. head_dim leaves no trace in it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Signature:
         return 'trunk with the final BatchNorm' if self.final_norm else 'bare trunk'
 
 
-def signature_of(state: Mapping[str, Tensor]) -> Signature:
+def structure_of(state: Mapping[str, Tensor]) -> Structure:
     """Read the structure from official keys.
 
     Args:
@@ -122,7 +122,7 @@ def signature_of(state: Mapping[str, Tensor]) -> Signature:
     )
     head = state.get('head.weight')
     hidden = state.get('blocks1.0.mlp.fc1.weight')
-    return Signature(
+    return Structure(
         rank=stem.ndim - 2,
         in_channels=stem.shape[1],
         stem='conv' if conv_stem else 'patch',
@@ -153,19 +153,19 @@ def _layer_scale(state: Mapping[str, Tensor]) -> str | None:
     return 'all' if scaled & {'1', '2'} else 'attention'
 
 
-def first_difference(file: Signature, model: Signature, built: str) -> str | None:
+def first_difference(file: Structure, model: Structure, target: str) -> str | None:
     """The most telling structural difference that makes a file unfit for a model, in words.
 
     Args:
         file: What the file holds.
         model: What the model is.
-        built: Name of the model's arch.
+        target: Name of the model's arch.
 
     Returns:
         A sentence part that says what the file is, what the model is and what to do; None if
         the structures agree as far as both are there.
     """
-    held = ' or '.join(file.archs()) or 'a custom arch'
+    archs = ' or '.join(file.archs()) or 'a custom arch'
     use = f"build the model with arch='{file.archs()[0]}'" if file.archs() else 'build that network'
     stages = min(len(file.depths), len(model.depths))
     if file.rank > model.rank:
@@ -175,16 +175,16 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
         )
     if stages > _UNMARKED_STAGES and file.light != model.light:
         return (
-            f'this is a light (hourglass) checkpoint ({held}); the model is {built}'
+            f'this is a light (hourglass) checkpoint ({archs}); the model is {target}'
             if file.light
-            else f'the model is light ({built}); this checkpoint ({held}) has no class token'
+            else f'the model is light ({target}); this checkpoint ({archs}) has no class token'
         )
     if file.stem != model.stem:
-        return f'this is a {file.stem}-stem checkpoint ({held}); the model is {built}; {use}'
+        return f'this is a {file.stem}-stem checkpoint ({archs}); the model is {target}; {use}'
     if file.dims[:stages] != model.dims[:stages] or file.depths[:stages] != model.depths[:stages]:
         return (
-            f'this checkpoint is {held} (depths {file.depths}, dims {file.dims}); the model is '
-            f'{built} (depths {model.depths}, dims {model.dims}); {use}'
+            f'this checkpoint is {archs} (depths {file.depths}, dims {file.dims}); the model is '
+            f'{target} (depths {model.depths}, dims {model.dims}); {use}'
         )
     if len(file.depths) < len(model.depths):
         return f'this checkpoint holds {len(file.depths)} stages; the model has {len(model.depths)}'
@@ -197,8 +197,8 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
             f'this checkpoint takes {file.in_channels} input channels, the model '
             f'{model.in_channels}; build it with in_channels={file.in_channels}'
         )
-    if file.layer_scale != model.layer_scale and not scales_start_anew(file, model):
-        return _layer_scale_difference(file, model, held, built, use)
+    if file.layer_scale != model.layer_scale and not scales_are_new(file, model):
+        return _layer_scale_difference(file, model, archs, target, use)
     if file.divided and not model.divided:
         return "divided attention (t_attn keys): build the model with attention='divided'"
     if model.kernel_t and file.kernel_t and file.kernel_t > model.kernel_t:
@@ -214,7 +214,7 @@ def first_difference(file: Signature, model: Signature, built: str) -> str | Non
     return None
 
 
-def scales_start_anew(file: Signature, model: Signature) -> bool:
+def scales_are_new(file: Structure, model: Structure) -> bool:
     """Whether a model's residual scales may be missing in a file.
 
     Official light networks for clips add them (initially 0.1) to image weights that have none.
@@ -224,19 +224,19 @@ def scales_start_anew(file: Signature, model: Signature) -> bool:
 
 
 def _layer_scale_difference(
-    file: Signature, model: Signature, held: str, built: str, use: str
+    file: Structure, model: Structure, archs: str, target: str, use: str
 ) -> str:
     where = {'attention': 'stages 3 and 4', 'all': 'all blocks', None: 'no block'}
     if model.layer_scale is None and file.light:
         return (
-            f'layer-scale keys (gamma_1, gamma_2): this is {held} with residual scales; build the '
+            f'layer-scale keys (gamma_1, gamma_2): this is {archs} with residual scales; build the '
             'model with layer_scale=0.1'
         )
     if model.layer_scale is None:
-        return f'layer-scale keys (gamma_1, gamma_2): use {held}; the model is {built}; {use}'
+        return f'layer-scale keys (gamma_1, gamma_2): use {archs}; the model is {target}; {use}'
     if file.layer_scale is None:
         return (
-            f'the model ({built}) scales its residuals and this checkpoint ({held}) does not, so '
+            f'the model ({target}) scales its residuals and this checkpoint ({archs}) does not, so '
             f'its blocks would be switched off; {use} or with layer_scale=False'
         )
     return (

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from ...recipes import TOOLBOXES, Recipe, config_path, config_root, find_recipe
-from ...weights.resolve import locate
+from ...weights.resolve import resolve_file
 from ..metrics.percentages import found_nothing, percentages
 from ..record import DEFAULT_WORK_DIR, Record, device_name, machine, write_record
 from .analysis import subset_intervals, suspect_order
@@ -182,10 +182,10 @@ def reproduce(
     order = None
     if test.task == 'video' and test.recipe:
         order = list_order(config, dataset_name, choices.class_order)
-    located = locate(weights)
+    resolved = resolve_file(weights)
     digest = config_digest(config, folder, choices.data, choices.data.absolute())
     config.test_cfg.identity = {
-        'weights': located.digests.get('sha256', ''),
+        'weights': resolved.digests.get('sha256', ''),
         'configuration': digest,
         'class order': order or '',
     }

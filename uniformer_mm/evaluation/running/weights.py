@@ -14,13 +14,10 @@ from ...models.arch import arch_name
 from ...models.uniformer import UniFormer
 from ...recipes import Recipe
 from ...weights import CheckpointError
-from ...weights.files import read_checkpoint
-from ...weights.key_schemes import HEADS, Recognised, recognise, write_layout
-from ...weights.provenance import gather
-from ...weights.resolve import locate
-from ...weights.structure import signature_of
+from ...weights.identify import identify
+from ...weights.key_schemes import HEADS, DetectedScheme, write_scheme
 
-_LAYOUTS = {'cls': 'mmpretrain', 'video': 'mmaction2', 'pose': 'mmpose'}
+_KEY_SCHEMES = {'cls': 'mmpretrain', 'video': 'mmaction2', 'pose': 'mmpose'}
 _FEW = 4
 
 
@@ -67,19 +64,17 @@ def load_model(
         CheckpointError: A tensor of the model is not in the file, has another shape, or the file
             holds one that the model lacks.
     """
-    located = locate(checkpoint)
-    file = read_checkpoint(located.path, digests=located.digests)
+    found = identify(checkpoint)
+    file, detected, provenance = found.file, found.detected, found.provenance
     try:
-        recognised = recognise(file.state)
-        evidence = gather(file, recognised, signature_of(recognised.state), located)
         for network in (m for m in model.modules() if isinstance(m, UniFormer)):
-            evidence.check_head_dim(network.arch, arch_name(network.arch) or 'custom')
+            provenance.check_head_dim(network.arch, arch_name(network.arch) or 'custom')
         state, words = dict(file.state), ''
         if class_order is not None:
-            known, words = _head_order(recognised, evidence, recipe, class_order)
+            known, words = _head_order(detected, provenance, recipe, class_order)
             rows = torch.tensor(permutation(known, class_order))
             for name in (f'{head}.{part}' for head in HEADS for part in ('weight', 'bias')):
-                key = recognised.file_keys.get(name)
+                key = detected.file_keys.get(name)
                 if key and len(state[key]) != len(rows):
                     raise CheckpointError(
                         f'the classifier has {len(state[key])} classes, {class_order} has '
@@ -87,36 +82,36 @@ def load_model(
                     )
                 if key:
                     state[key] = state[key][rows]
-        state = _toolbox_keys(model, state, recognised, task)
+        state = _toolbox_keys(model, state, detected, task)
         _check_fit(model, state)
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint}: {error}') from None
     target = model.state_dict()
     filled = {key: value for key, value in state.items() if key in target}
     model.load_state_dict({**target, **filled}, strict=True)
-    return LoadedModel(str(located.path), file.sha256, len(filled), words)
+    return LoadedModel(str(file.path), file.sha256, len(filled), words)
 
 
 def _head_order(
-    recognised: Recognised, evidence, recipe: Recipe | None, wanted: str
+    detected: DetectedScheme, provenance, recipe: Recipe | None, wanted: str
 ) -> tuple[str, str]:
     """Order of the file's classifier, and in words how it is known."""
-    if evidence.class_order:
-        return evidence.class_order, f'{evidence.class_order} ({evidence.class_order_source})'
-    if recognised.layout == 'official' and recipe is not None and recipe.row.class_order:
+    if provenance.class_order:
+        return provenance.class_order, f'{provenance.class_order} ({provenance.class_order_source})'
+    if detected.scheme == 'official' and recipe is not None and recipe.row.class_order:
         order = recipe.row.class_order
         return order, f'{order} (as in all files in the official keys)'
     return wanted, f'{wanted} (not stated by the file; taken to be that of the labels)'
 
 
 def _toolbox_keys(
-    model: nn.Module, state: dict[str, Tensor], recognised: Recognised, task: str
+    model: nn.Module, state: dict[str, Tensor], detected: DetectedScheme, task: str
 ) -> dict[str, Tensor]:
-    if 'backbone.head.weight' in model.state_dict() and not recognised.others:
+    if 'backbone.head.weight' in model.state_dict() and not detected.others:
         # A classifier of this package inside of a toolbox's: its heads lie in the trunk.
-        official = {name: state[key] for name, key in recognised.file_keys.items()}
+        official = {name: state[key] for name, key in detected.file_keys.items()}
         return {f'backbone.{name}': value for name, value in official.items()}
-    return write_layout(state, recognised, _LAYOUTS.get(task, 'official'))
+    return write_scheme(state, detected, _KEY_SCHEMES.get(task, 'official'))
 
 
 def _check_fit(model: nn.Module, state: dict[str, Tensor]) -> None:
