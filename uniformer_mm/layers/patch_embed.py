@@ -31,7 +31,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed. Shape: ``(B, C, *S) -> (B, D, *s)`` at the reduced size, channels-last memory."""
-        x = self.proj(x)
+        x = self.proj(channels_last(x, self.ndim))
         return to_map(self.norm(to_tokens(x, self.ndim)), x.shape, self.ndim)
 
 
