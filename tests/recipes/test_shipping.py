@@ -16,7 +16,7 @@ import make_index
 import pytest
 
 from tests.conftest import ROOT
-from uniformer_mm.recipes import config_root, leaf_configs, recipes
+from uniformer_mm.recipes import config_root, recipes, shipped_configs
 
 PROBE = """
 import json
@@ -99,7 +99,7 @@ def test_the_wheel_holds_every_config_as_a_file(wheel):
 def test_configs_are_found_and_load_without_a_clone(seen):
     assert Path(seen['package']).is_relative_to(seen['site'])
     assert Path(seen['root']) == seen['site'] / 'uniformer_mm/.mim/configs'
-    assert seen['leaves'] == leaf_configs()
+    assert seen['leaves'] == shipped_configs()
     assert seen['missing'] == []
     assert seen['archs'] == ['base', 'small', 'base', 'base', 'large_ls_tl']
 
@@ -134,10 +134,10 @@ def test_mim_download_gets_the_config_and_asks_for_the_weights(seen):
 def test_weights_for_plain_downloads_need_no_conversion():
     """Hosts whose files hold a whole model in its toolbox's keys."""
     for recipe in recipes():
-        direct = [h for h in recipe.row.hosts if make_index._is_direct(recipe, h)]
-        for host in direct:
-            assert 'openmmlab.com' in host.url or recipe.task == 'seg', recipe.id
-            assert 'in1k' not in host.url, 'a classifier is no detector'
+        direct = [h for h in recipe.row.mirrors if make_index._is_direct(recipe, h)]
+        for mirror in direct:
+            assert 'openmmlab.com' in mirror.url or recipe.task == 'seg', recipe.id
+            assert 'in1k' not in mirror.url, 'a classifier is no detector'
 
 
 @pytest.mark.parametrize('name', make_index.made_files())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaf configs: one that inherits a shipped config, and keeps its batch on fewer GPUs.
+"""Configs that inherit a shipped config, and keeps its batch on fewer GPUs.
 
 With k = published GPUs / your GPUs, gradients of k iterations make one update of the published
 batch. mmengine's wrapper divides each loss by k, so clipping and the AMP loss scale see the mean
@@ -97,7 +97,7 @@ def accumulate(cfg: Config, times: int) -> dict[str, Any]:
     return changes
 
 
-def write_leaf(
+def write_config(
     path: str | os.PathLike,
     base: Path,
     *,

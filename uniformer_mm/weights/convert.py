@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewriting checkpoints in another scheme, container or order of classes, without loss."""
+"""Rewriting checkpoints in another scheme, container or class order, without loss."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def convert_file(
     container = KEY_SCHEMES[to].container if to != SAFETENSORS else ''
     if to == 'official':
         whole = detected.others or in_file.output_norms
-        container = 'state_dict' if whole else 'model_state' if in_file.rank == 3 else container
+        container = 'state_dict' if whole else 'model_state' if in_file.ndim == 3 else container
     _write(target, state, container, {**file.meta, META_KEY: ours})
     return target, ours
 
@@ -176,13 +176,13 @@ def _known(provenance: Provenance, in_file: Structure, stated: str | None) -> di
                 f'{" or ".join(candidates) or "no arch of the table"}.'
             )
         provenance.check_head_dim(ARCHS[stated], stated)
-        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': in_file.rank}
+        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': in_file.ndim}
     sure = [source for source in provenance.sources if not source.alternatives]
     head_dim = sure[0].head_dim if sure else None
     fitting = [name for name in candidates if ARCHS[name].head_dim == head_dim]
     return {
         'row': provenance.row_id,
-        'rank': in_file.rank,
+        'rank': in_file.ndim,
         'head_dim': head_dim,
         'arch': fitting[0] if fitting else None,
     }
