@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the lightweight models: every tensor accounted for, images into clips, and errors."""
+"""Checkpoints of the lightweight models: all tensors accounted for, images into clips, errors."""
 
 from __future__ import annotations
 
