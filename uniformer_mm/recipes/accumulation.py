@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine import Config
 
+from ..files import write_text
 from .catalogue import find_recipe
 from .recipe import Recipe
 from .shipped import config_path
@@ -129,12 +130,7 @@ def write_config(
     if changes:
         lines += ['', f'# {times} iterations make one update; what counts them is multiplied.']
     lines += [f'{name} = {_source(value)}' for name, value in changes.items()]
-    temporary = target.with_name(f'.{target.name}.part')
-    try:
-        temporary.write_text('\n'.join(lines) + '\n', encoding='utf-8')
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(target, '\n'.join(lines) + '\n')
 
 
 def _stretch_scheduler(scheduler: dict[str, Any], times: int) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import replacing
 from ..labels import class_names, permutation
 from ..models.arch import ARCHS
 from ..models.state_dict import META_KEY
@@ -189,22 +188,15 @@ def _known(provenance: Provenance, in_file: Structure, stated: str | None) -> di
 
 
 def _write(target: Path, state: Mapping[str, Tensor], container: str, meta: dict) -> None:
-    temporary = target.with_name(f'{target.name}.{os.getpid()}.part')
     try:
-        temporary.touch()
-        if container:
-            torch.save({container: dict(state), 'meta': meta}, temporary)
-        else:
-            _write_safetensors(temporary, state, meta)
-        os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
-        reason = getattr(error, 'strerror', None) or str(error)
-        raise ValueError(
-            f'output={str(target)!r} cannot be written ({reason}); name another folder.'
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        with replacing(target) as temporary:
+            temporary.touch()
+            if container:
+                torch.save({container: dict(state), 'meta': meta}, temporary)
+            else:
+                _write_safetensors(temporary, state, meta)
+    except RuntimeError as error:  # torch's, where the disk is full
+        raise ValueError(f'{target}: cannot be written ({error}); name another place.') from error
 
 
 def _write_safetensors(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:
