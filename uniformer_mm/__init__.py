@@ -15,6 +15,7 @@ _NAMES = {
     'UniFormer2d': '.models',
     'UniFormer3d': '.models',
     'create_model': '.create',
+    'fold_for_inference': '.models.folded',
     'list_models': '.create',
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)
