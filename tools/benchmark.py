@@ -49,9 +49,9 @@ from tools.benchmarking.variants import (
     is_emulated,
     usual_attention,
 )
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
 from uniformer_mm.models.uniformer import MIN_SIDE
-from uniformer_mm.submission.writing import prepare, write_text
 
 SCALES = {
     'resolution': (224, 320, 448, 640, 896, 1280, 1536),

@@ -35,7 +35,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.benchmarking.measure import describe
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.files import write_text
 
 SPLITS = ('train', 'val', 'test')
 SEED = 0

@@ -27,12 +27,13 @@ from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from uniformer_mm.models.fused_norm import HALF
+
 from tests.models.official import OfficialUniFormer
 from tools.benchmarking.measure import describe, outputs
 from tools.benchmarking.variants import TASKS, Work, build, random_state
+from uniformer_mm.files import write_text
 from uniformer_mm.models.arch import available_archs
-from uniformer_mm.models.fused_norm import HALF
-from uniformer_mm.submission.writing import write_text
 
 TASK_OF_RANK = {2: 'image', 3: 'video'}
 SIZES = {2: (2, 224, 224), 3: (1, 8, 112, 112)}

@@ -44,8 +44,8 @@ from tools.benchmarking.running import (
     common_weights,
     run,
 )
-from uniformer_mm.evaluation.protocol import data_root
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.evaluation.running.protocol import data_root
+from uniformer_mm.files import write_text
 from uniformer_mm.synth import make_data
 
 ROOT = Path(__file__).resolve().parents[1]

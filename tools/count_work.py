@@ -47,8 +47,8 @@ from tools.benchmarking.variants import (
     usual_attention,
     why_not,
 )
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
-from uniformer_mm.submission.writing import prepare, write_text
 
 VARIANTS = ('official', 'eager')
 # H100 SXM: matrix products and copies as measured for the project's baseline, multiply-adds of

@@ -28,7 +28,7 @@ _TYPES = {
         'models.classifier': ['UniFormer2dClassifier', 'UniFormer3dClassifier'],
         'models.heads': ['ClipPairHead', 'ImagePairHead'],
         'datasets.video.mixing': ['MirrorCutmix', 'MirrorMixup'],
-        'evaluation.tta': ['RunningSegTTA'],
+        'evaluation.running.tta': ['RunningSegTTA'],
         'hooks.ema': ['ForeachMovingAverage'],
     },
     'WEIGHT_INITIALIZERS': {'weights.mmengine': ['UniFormerPretrained']},
@@ -42,12 +42,11 @@ _TYPES = {
         ],
         'datasets.video.rand_augment': ['ClipRandAugment'],
         'datasets.video.sampling': ['LinspaceSampleFrames', 'SegmentSampleFrames'],
-        'evaluation.transforms': ['StackViews'],
+        'evaluation.running.transforms': ['StackViews'],
     },
     'HOOKS': {
         'hooks.autocast': ['InferenceAutocastHook'],
         'hooks.compile': ['CompileHook'],
-        'hooks.cuda_graphs': ['CudaGraphHook'],
         'hooks.ema': ['TrackedEMAHook'],
         'hooks.float32': ['Float32ModulesHook'],
     },
@@ -62,10 +61,11 @@ _TYPES = {
     'OPTIM_WRAPPER_CONSTRUCTORS': {'optim.layer_decay': ['LayerDecayConstructor']},
     'FUNCTIONS': {'optim.sharding': ['wrap_blocks']},
     'STRATEGIES': {'optim.strategy': ['ResumableFSDPStrategy']},
-    'LOOPS': {'evaluation.loop': ['ResumableTestLoop']},
+    'LOOPS': {'evaluation.running.loop': ['ResumableTestLoop']},
     'METRICS': {
-        'evaluation.metrics': ['ConfusionIoU', 'ViewAccuracy'],
-        'submission.label_maps': ['LabelMaps'],
+        'evaluation.metrics.confusion': ['ConfusionIoU'],
+        'evaluation.metrics.views': ['ViewAccuracy'],
+        'submission.ade20k.label_maps': ['LabelMaps'],
     },
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
-from ..optim.foreach import grouped
+from ..optim.tensor_groups import grouped
 from ..registry import HOOKS, MODELS, register
 
 
