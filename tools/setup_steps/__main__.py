@@ -124,7 +124,7 @@ def build_mmcv(
     display.phase(f'fetching mmcv {target.mmcv}')
     build.prepare(display)
     display.phase(f'compiling mmcv {target.mmcv} ({reason}) while the toolboxes are installed')
-    wait(display, [build.compile()], the_rest)
+    wait(display, build.steps(), the_rest)
     return mmcv_wheel.store(build.wheel(), mmcv_wheel.cache_folder(), target.key)
 
 
