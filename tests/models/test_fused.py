@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from tests.models import test_official
-from tests.models.official import CBlock, SABlock
 from tests.models.test_layout import saved_bytes
 from tests.models.test_official import TINY, VARIANTS
+from tools.reference.uniformer import CBlock, SABlock
 from uniformer_mm.models import UniFormer2d, fused, fused_mlp, fused_norm
 from uniformer_mm.models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from uniformer_mm.models.layers import DropPath

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models.official import OfficialUniFormer
 from tests.models.test_golden import CASES as GOLDEN_CASES
 from tests.models.test_golden import TOLERANCE, build, load_case, relative_errors
 from tests.models.test_layout import CountCopies, saved_bytes
@@ -25,6 +24,7 @@ from tests.ops.conftest import (
     device,  # noqa: F401
     needs_kernels,
 )
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import UniFormer2d, UniFormer3d, fused_norm, prepared
 from uniformer_mm.models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from uniformer_mm.models.fused_mlp import gelu_product

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models.official import CBlock, OfficialUniFormer, SABlock
 from tests.models.test_official import TINY, VARIANTS, both, images, randomise, reference
+from tools.reference.uniformer import CBlock, OfficialUniFormer, SABlock
 from uniformer_mm.models import UniFormer2d, UniFormer3d, functional
 from uniformer_mm.models.attention import Attention
 from uniformer_mm.models.blocks import GlobalBlock, LocalBlock

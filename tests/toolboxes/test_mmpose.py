@@ -80,6 +80,7 @@ def scalars(work: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     pytest.importorskip('mmpose')
     work, half = data_root / 'work', EPOCHS // 2

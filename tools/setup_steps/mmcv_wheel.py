@@ -32,8 +32,8 @@ from setup_steps.preflight import compile_jobs, compiler
 from setup_steps.process import Job, SetupError, wait
 from setup_steps.venv import Environment
 
-PATCH = 'p2'
-"""Raise this with every change of what `patch_source` or the compiler flags do."""
+PATCH = 'p1'
+"""Raise this with every change of `patch_source` or the compiler flags that changes the wheel."""
 
 PRECOMPILED = 'torch/types.h'
 """What each file of mmcv includes first, and what nearly all of its compile time is spent on."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host time of launches and passes, with a driver that launches nothing: no GPU is needed.
+"""CPU overhead of launches and passes, with a driver that launches nothing: no GPU is needed.
 
 Kernels are found, compiled and handed to the driver as on a GPU; what they should have computed is
 left in memory as it was. Products and attention are the CPU's own, on maps so small that their
-host time is what counts.
+CPU overhead is what counts.
 """
 
 from __future__ import annotations
