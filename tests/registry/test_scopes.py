@@ -75,20 +75,24 @@ answer = MODELS.get('UniFormer2d') is uniformer_mm.UniFormer2d
 }
 
 
-@pytest.fixture(scope='module')
-def answers() -> dict[str, list]:
-    """What each piece of code found, or its traceback."""
-    installed = [name for name in TOOLBOXES if importlib.util.find_spec(name) is not None]
-    codes = {name: BUILD.format(toolbox=name) for name in installed} | OTHERS
+def run_python(code: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, '-c', FORKS, json.dumps(codes)],
+        [sys.executable, '-c', code, *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def answers() -> dict[str, list]:
+    """What each piece of code found, or its traceback."""
+    installed = [name for name in TOOLBOXES if importlib.util.find_spec(name) is not None]
+    codes = {name: BUILD.format(toolbox=name) for name in installed} | OTHERS
+    return json.loads(run_python(FORKS, json.dumps(codes)).splitlines()[-1])
 
 
 @pytest.mark.parametrize('toolbox', TOOLBOXES)

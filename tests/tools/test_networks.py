@@ -18,9 +18,8 @@ from tools.benchmark import measure, networks, timing, variants
 from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, operations
 from tools.benchmark.timing import CountBytes
 from tools.benchmark.workloads import Workload
-from uniformer_mm.models import ARCHS, fused_norm, uniformer
+from uniformer_mm.models import ARCHS, blocks, uniformer
 from uniformer_mm.models.arch import Arch
-from uniformer_mm.ops import dispatch
 
 ARGUMENTS = ['--device', 'cpu', '--repeats', '2', '--threads', '1']
 IMAGE = ['--arch', 'narrow', '--shape', '2x64x64']
@@ -54,7 +53,7 @@ def rows(tmp_path: Path) -> Callable[..., tuple[int, list[dict]]]:
 def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a hook on a variant's network, or another function into its place."""
 
-    def change(hook: Callable, variant: str = 'eager', before: bool = False) -> None:
+    def change(hook: Callable, variant: str = 'fast', before: bool = False) -> None:
         builder = variants.VARIANTS[variant]
 
         def build(work: Workload) -> nn.Module:
@@ -73,7 +72,7 @@ def test_rows_and_plot(tmp_path: Path) -> None:
     assert status == 0
     machine = json.loads(path.read_text())['machine']
     assert f'torch {torch.__version__}, Triton ' in machine
-    assert [row['variant'] for row in rows] == ['official', 'eager']
+    assert [row['variant'] for row in rows] == ['official', 'fast']
     work = Workload('narrow', 'image', 'global', (2, 64, 64), 'float32', 'training')
     flops = operations(variants.build('official', work, variants.random_state(work)), work)
     for row in rows:
@@ -169,7 +168,7 @@ def test_what_is_replayed_is_compared(
     rows: Callable, changed: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After warming up and recording, each time from the same statistics."""
-    monkeypatch.setattr(measure, 'REPLAYED', ('eager',))
+    monkeypatch.setattr(measure, 'REPLAYED', ('fast',))
     status, (_, replayed) = rows(*TRAINING)
     assert status == 0, replayed
     assert set(replayed['training_errors']) == {
@@ -236,8 +235,8 @@ def test_no_memory_while_it_is_timed(rows: Callable, changed: Callable) -> None:
             left.append(networks[0]() is not None)
 
     changed(fail, before=True)
-    changed(look, 'eager-autocast-stream')
-    variant = ['--variant', 'eager', 'eager-autocast-stream', 'official']
+    changed(look, 'fast-autocast-stream')
+    variant = ['--variant', 'fast', 'fast-autocast-stream', 'official']
     status, found = rows(*IMAGE, *variant)
     assert status == 1
     assert [row['refused'] for row in found] == [NO_MEMORY, '', '']
@@ -274,7 +273,7 @@ def test_larger_sizes_are_not_tried(
     assert status == 1
     refused = {row['work']['shape'][-1]: row['refused'] for row in found[1::2]}
     assert refused == {64: '', 96: NO_MEMORY, 128: 'ran out of memory at a smaller size'}
-    assert [size for variant, size in built if variant == 'eager'] == [64, 96]
+    assert [size for variant, size in built if variant == 'fast'] == [64, 96]
     assert not any(row['refused'] for row in found[::2])
 
 
@@ -313,8 +312,7 @@ def test_nothing_is_timed_that_cannot_be_compared(rows: Callable, changed: Calla
     [
         (['--arch', 'narrow', '--attention', 'divided'], 'divided attention needs clips'),
         (['--arch', 'light', '--attention', 'hybrid'], 'light has global attention only'),
-        (['--arch', 'narrow', '--variant', 'eager-graphs'], 'CUDA graphs need a GPU, not cpu'),
-        (['--arch', 'narrow', '--variant', 'eager-pytorch'], 'no kernels run here, eager is'),
+        (['--arch', 'narrow', '--variant', 'graphs'], 'CUDA graphs need a GPU, not cpu'),
         (['--arch', 'narrow', '--variant', 'mmaction2'], 'mmaction2 has the 3-D network'),
     ],
 )
@@ -382,62 +380,16 @@ def test_what_is_not_counted_is_not_printed(
     assert networks.share(0.123) == '12%'
 
 
-@pytest.fixture
-def pretended_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels that would run, through the interpreter, and must not."""
-    pytest.importorskip('triton', reason='the package triton is not installed')
-    from uniformer_mm.ops.launch import Kernel
+def test_eager_is_plain_and_fast_is_not(rows: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def local_block(*_: object) -> None:
+        raise AssertionError('a fused block ran')
 
-    def launch(*_: object) -> None:
-        raise AssertionError('a kernel was launched')
-
-    caches = (dispatch.resolve.cache_clear, fused_norm._has_kernels.cache_clear)
-    with monkeypatch.context() as patch:
-        patch.setenv('TRITON_INTERPRET', '1')
-        patch.setattr(Kernel, '__call__', launch)
-        for clear in caches:
-            clear()
-        yield
-    for clear in caches:
-        clear()
-
-
-CALLS = {'depthwise_conv': ((3, 3),), 'mlp': (64, 64), 'rows': ()}
-
-
-def backends() -> dict[str, str]:
-    cpu, found = torch.device('cpu'), {}
-    for operation, details in CALLS.items():
-        module = dispatch.resolve(operation, 'auto', cpu, torch.float32, *details)
-        found[operation] = module.__name__.rpartition('.')[2]
-    return found
-
-
-def test_pytorch_runs_where_kernels_would(pretended_kernels: None) -> None:
-    with_kernels = dict(zip(CALLS, ('triton_depthwise', 'triton_mlp', 'triton_rows'), strict=True))
-    x = torch.zeros(2, 3)
-    assert fused_norm.runs(x)
-    assert backends() == with_kernels
-    resolve, hits = dispatch.resolve, dispatch.resolve.cache_info().hits
-    with variants.pytorch_only():
-        assert not fused_norm.runs(x)
-        assert backends() == {
-            'depthwise_conv': 'framework',
-            'mlp': 'framework_mlp',
-            'rows': 'framework_rows',
-        }
-    assert fused_norm.runs(x)
-    assert backends() == with_kernels
-    assert dispatch.resolve is resolve
-    assert resolve.cache_info().hits == hits + len(CALLS), 'the kernels were forgotten'
-
-
-def test_eager_pytorch_launches_no_kernel(pretended_kernels: None, rows: Callable) -> None:
+    monkeypatch.setattr(blocks.fast, 'local_block', local_block)
     arguments = [*IMAGE, '--mode', 'inference', 'training', '--variant']
-    status, found = rows(*arguments, 'official', 'eager-pytorch')
+    status, found = rows(*arguments, 'official', 'eager')
     assert status == 0, found
-    with pytest.raises(AssertionError, match='a kernel was launched'):
-        rows(*arguments, 'eager')
+    with pytest.raises(AssertionError, match='a fused block ran'):
+        rows(*arguments, 'fast')
 
 
 def test_bytes_of_operators_and_kernels() -> None:

@@ -20,7 +20,7 @@ from .timing import (
     Roofline,
     memory_mib,
     moved_bytes,
-    overhead_and_gpu_ms,
+    on_gpu,
     processor,
     quartiles,
     reserved_mib,
@@ -66,6 +66,7 @@ class Row:
         overhead_ms: CPU overhead on a GPU, the time until the call returns, before the GPU is done;
             where it equals the time, the CPU sets the pace.
         gpu_ms: GPU time, the sum of the times of all kernels of one call, profiled.
+        launches: The number of these kernels.
     """
 
     work: Workload
@@ -83,6 +84,7 @@ class Row:
     operators: dict[str, float] = field(default_factory=dict)
     overhead_ms: float = 0.0
     gpu_ms: float = 0.0
+    launches: int = 0
 
 
 def describe(device: str, threads: int) -> str:
@@ -251,7 +253,7 @@ class Candidate:
         if 'compile' not in self.variant:
             copied = next(iter(rooflines.values())).bytes
             of_copy = moved_bytes(self.run) / copied / median
-        overhead_ms, gpu_ms = overhead_and_gpu_ms(self.run, device)
+        gpu = on_gpu(self.run, device)
         errors = dict(self.errors)
         return Row(
             self.work,
@@ -266,8 +268,9 @@ class Candidate:
             errors,
             self.checked,
             operators=slowest_operators(self.run, device, operators) if operators else {},
-            overhead_ms=overhead_ms,
-            gpu_ms=gpu_ms,
+            overhead_ms=gpu.overhead_ms,
+            gpu_ms=gpu.gpu_ms,
+            launches=gpu.launches,
         )
 
 

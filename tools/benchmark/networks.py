@@ -82,8 +82,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         '--variant',
         nargs='+',
         choices=VARIANTS,
-        default=['official', 'eager'],
-        help="eager-pytorch is ours with the PyTorch's operators instead of Triton kernels",
+        default=['official', 'fast'],
+        help='eager is our plain PyTorch, fast the same with fused blocks',
     )
     parser.add_argument('--scale', choices=SCALES, help='cost against one size, as curves')
     parser.add_argument('--sizes', nargs='+', type=int, help='other sizes for --scale')
@@ -249,7 +249,7 @@ def table(rows: list[Row], title: str) -> Table:
         'work',
         'variant',
         'ms (quartiles)',
-        *(('CPU overhead, ms', 'GPU time, ms') if on_gpu else ()),
+        *(('CPU overhead, ms', 'GPU time, ms', 'launches') if on_gpu else ()),
         'x official',
         'memory MiB',
         'of matmul',
@@ -268,7 +268,7 @@ def table(rows: list[Row], title: str) -> Table:
             str(row.work),
             row.variant,
             f'{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})',
-            *((f'{row.overhead_ms:.1f}', f'{row.gpu_ms:.1f}') if on_gpu else ()),
+            *((f'{row.overhead_ms:.1f}', f'{row.gpu_ms:.1f}', str(row.launches)) if on_gpu else ()),
             f'{base / row.median_ms:.2f}' if base else '',
             f'{row.memory_mib:.0f}',
             share(row.of_matmul),

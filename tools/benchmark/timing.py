@@ -278,13 +278,25 @@ def moved_bytes(run: Callable[[], object]) -> float:
     return moved.total
 
 
-def overhead_and_gpu_ms(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Milliseconds until a call returns, before the GPU is done, and of all its kernels.
+@dataclass(frozen=True)
+class OnGpu:
+    """What a GPU tells of one call; zeros on a CPU.
 
-    Zeros on a CPU.
+    Attributes:
+        overhead_ms: CPU overhead: until the call returns, before the GPU is done.
+        gpu_ms: GPU time: of all kernels.
+        launches: Their number.
     """
+
+    overhead_ms: float = 0.0
+    gpu_ms: float = 0.0
+    launches: int = 0
+
+
+def on_gpu(run: Callable[[], object], device: str) -> OnGpu:
+    """CPU overhead, GPU time and launches of a call."""
     if not device.startswith('cuda'):
-        return 0.0, 0.0
+        return OnGpu()
     overheads = []
     for _ in range(HOST_CALLS):
         torch.cuda.synchronize(device)
@@ -295,8 +307,13 @@ def overhead_and_gpu_ms(run: Callable[[], object], device: str) -> tuple[float, 
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         run()
         torch.cuda.synchronize(device)
-    gpu = sum(event.self_device_time_total for event in profiled.key_averages())
-    return 1e3 * statistics.median(overheads), gpu / 1e3
+    events = [event for event in profiled.key_averages() if event.self_device_time_total]
+    kernels = [event for event in events if not event.key.startswith(('Memcpy', 'Memset'))]
+    return OnGpu(
+        1e3 * statistics.median(overheads),
+        sum(event.self_device_time_total for event in events) / 1e3,
+        sum(event.count for event in kernels),
+    )
 
 
 def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:

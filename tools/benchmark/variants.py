@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import sys
+import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
-from types import ModuleType
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+import uniformer_mm
 from tools.reference.uniformer import OfficialUniFormer
-from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d, fused_norm
-from uniformer_mm.models.cuda_graphs import use_cuda_graphs
-from uniformer_mm.ops import dispatch
+from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
 from uniformer_mm.ops.framework import cpu_multiplies
 
+from .graphs import Graphed
 from .workloads import TASKS, Workload
 
 # Archs' fields that say nothing about how a network computes.
@@ -65,18 +64,6 @@ def _ours(work: Workload, **options) -> nn.Module:
     return front(work.arch, attention=work.attention, **outputs, **options)
 
 
-def _compiled(work: Workload, **options) -> nn.Module:
-    network = _ours(work)
-    network.compile(fullgraph=True, **options)
-    return network
-
-
-def _graphed(work: Workload) -> nn.Module:
-    network = _ours(work)
-    use_cuda_graphs(network)
-    return network
-
-
 def _mmaction2(work: Workload) -> nn.Module:
     """mmaction2's own network; its blocks' LayerNorms get the official eps, which costs nothing."""
     from mmaction.models.backbones.uniformer import UniFormer
@@ -95,46 +82,40 @@ def _mmaction2(work: Workload) -> nn.Module:
     return network
 
 
-# How each variant is built; the first is what the others are compared with.
+# How each variant is built; the first is what the others are compared with. ``eager`` is our plain
+# PyTorch, ``fast`` what a user gets: fused blocks where the door lets them.
 VARIANTS: dict[str, Callable[[Workload], nn.Module]] = {
     'official': _official,
+    'official-compile': _official,
     'mmaction2': _mmaction2,
     'eager': _ours,
-    'eager-pytorch': _ours,
-    'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
-    'eager-graphs': _graphed,
-    'compile': _compiled,
-    'compile-graphs': lambda work: _compiled(work, mode='reduce-overhead'),
+    'fast': _ours,
+    'fast-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
+    'graphs': _ours,
+    'compile': _ours,
+    'reduce-overhead': _ours,
 }
-# Those that replay CUDA graphs, and passes until they do: warming up, recording, replaying.
-REPLAYED = ('eager-graphs', 'compile-graphs')
+# Options of torch.compile.
+COMPILED = {'official-compile': {}, 'compile': {}, 'reduce-overhead': {'mode': 'reduce-overhead'}}
+# Those that replay CUDA graphs, and passes until they do: warming up, capturing, replaying.
+REPLAYED = ('graphs', 'reduce-overhead')
 PASSES = 4
 
 
-@contextmanager
-def pytorch_only() -> Iterator[None]:
-    """PyTorch's operators instead of the kernels and the formulas that are made of them.
-
-    What was resolved before, or is meanwhile, stays remembered: other variants find their kernels
-    as fast as ever.
-    """
-    resolve = dispatch.resolve
-
-    def pytorch(operation: str, backend: str, *call: object) -> ModuleType:
-        return resolve(operation, 'framework', *call)
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(fused_norm, '_has_kernels', lambda *_: False))
-        # All who imported it by its name.
-        for name, module in list(sys.modules.items()):
-            if name.startswith('uniformer_mm') and vars(module).get('resolve') is resolve:
-                stack.enter_context(patch.object(module, 'resolve', pytorch))
-        yield
-
-
-def conditions(variant: str) -> AbstractContextManager[None]:
+def conditions(variant: str) -> AbstractContextManager[object]:
     """What a variant is built and run in."""
-    return pytorch_only() if variant == 'eager-pytorch' else nullcontext()
+    settings = {'eager': '0', 'fast': '1', 'fast-autocast-stream': '1', 'graphs': '1'}
+    if variant not in settings:
+        return nullcontext()
+    return patch.dict(os.environ, UNIFORMER_FAST=settings[variant])
+
+
+def _compile(network: nn.Module, variant: str) -> nn.Module:
+    """Compiled, ours as ``uniformer_mm.compile`` does it."""
+    if variant == 'official-compile':
+        network.compile(fullgraph=True, **COMPILED[variant])
+        return network
+    return uniformer_mm.compile(network, **COMPILED[variant])
 
 
 @functools.cache
@@ -172,9 +153,12 @@ def why_not(variant: str, work: Workload, device: str) -> str | None:
         return f'torch {torch.__version__} has no float16 autocast on a CPU'
     if variant in REPLAYED and not on_gpu:
         return f'CUDA graphs need a GPU, not {device}'
-    if variant == 'eager-pytorch':
-        reason = dispatch.why_not_triton(torch.device(device), getattr(torch, work.dtype))
-        return reason and f'no kernels run here, eager is the same: {reason}'
+    if (
+        variant in COMPILED
+        and variant != 'official-compile'
+        and not hasattr(uniformer_mm, 'compile')
+    ):
+        return 'this uniformer_mm has no compile()'
     return _why_not_mmaction2(work) if variant == 'mmaction2' else None
 
 
@@ -192,14 +176,17 @@ def _why_not_mmaction2(work: Workload) -> str | None:
 
 def trunk(network: nn.Module) -> nn.Module:
     """The module with the official keys."""
-    return network.network if isinstance(network, LastStage) else network
+    network = getattr(network, '_orig_mod', network)
+    return network.network if isinstance(network, (LastStage, Graphed)) else network
 
 
 def build(variant: str, work: Workload, state: dict[str, Tensor]) -> nn.Module:
     """A network holding ``state`` (official keys of the trunk)."""
     network = VARIANTS[variant](work)
     trunk(network).load_state_dict(state, strict=True)
-    return network
+    if variant in COMPILED:
+        return _compile(network, variant)
+    return Graphed(network) if variant == 'graphs' else network
 
 
 def random_state(work: Workload) -> dict[str, Tensor]:
