@@ -28,7 +28,7 @@ from .timing import (
     slowest_operators,
     versions,
 )
-from .variants import PASSES, REPLAYED, build, conditions, decisive_state, why_not
+from .variants import COUNTED, PASSES, REPLAYED, build, conditions, decisive_state, why_not
 from .workloads import Workload
 
 # Reasons of refusals.
@@ -55,8 +55,8 @@ class Row:
             graphs what they hold for good, gradients of the parameters included.
         of_matmul: Time that the counted matrix multiplications need at the roofline of the dtype in
             which they are computed, as a share of the time; None where the processor emulates it.
-        of_copy: The same for the bytes that the variant's operators read and write; None where
-            these are a compiler's, which are not counted.
+        of_copy: The same for the bytes that the variant's operators read and write; None where they
+            are not counted: a compiler's, and those of fused blocks.
         error: Relative error of the maps, in evaluation, against the reference in float32.
         training_errors: Of what else was compared for a training step, by name.
         checked: On which shape that was, where the reference had no memory for the work's; else
@@ -250,7 +250,7 @@ class Candidate:
         roofline, of_matmul, of_copy = rooflines.get(self.product_dtype()), None, None
         if roofline is not None:
             of_matmul = work_flops / roofline.flops / median
-        if 'compile' not in self.variant:
+        if self.variant in COUNTED:
             copied = next(iter(rooflines.values())).bytes
             of_copy = moved_bytes(self.run) / copied / median
         gpu = on_gpu(self.run, device)

@@ -5,10 +5,11 @@
     python tools/benchmark/roofline.py --task image dense video --mode inference training
     python tools/benchmark/roofline.py --task video --shape 8x32x224x224 --arch base
 
-Runs the fused blocks of GPUs on tensors without memory, with kernels that do nothing, and adds up the
-bytes of every operator's and kernel's tensors, once per call, and the operations of products and of
-depthwise convolutions. Beside them stands the time that each takes at a GPU's rooflines: the sum of
-bytes over the copy rate is what bounds these networks. Under bfloat16 autocast.
+Runs the fused blocks of GPUs on tensors without memory, with kernels that do nothing, and adds up
+the bytes of every operator's and kernel's tensors, once per call, and the operations of matrix
+multiplications and of depthwise convolutions. Beside them stands the time that each takes at a
+GPU's roofline: the sum of bytes over the copy rate is what bounds these networks. Under bfloat16
+autocast.
 """
 
 from __future__ import annotations

@@ -97,6 +97,8 @@ VARIANTS: dict[str, Callable[[Workload], nn.Module]] = {
 }
 # Options of torch.compile.
 COMPILED = {'official-compile': {}, 'compile': {}, 'reduce-overhead': {'mode': 'reduce-overhead'}}
+# Those that run PyTorch's operators only: whoever counts these sees the plain form of a block.
+COUNTED = ('official', 'mmaction2', 'eager')
 # Those that replay CUDA graphs, and passes until they do: warming up, capturing, replaying.
 REPLAYED = ('graphs', 'reduce-overhead')
 PASSES = 4
