@@ -584,3 +584,16 @@ def test_no_wheel_of_the_lock_needs_a_desktop():
     lines = (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8').splitlines()
     found = [line.partition('==')[0] for line in lines if line.startswith('opencv')]
     assert found == ['opencv-contrib-python-headless']
+
+
+def test_packages_of_foreign_tests_leave_the_locked_ones_alone():
+    """They go into the same environment, where no second copy of a package may come in."""
+
+    def names(file: str) -> set[str]:
+        lines = (ROOT / 'requirements' / file).read_text(encoding='utf-8').splitlines()
+        return {line.partition('==')[0] for line in lines if '==' in line and line[0] not in '# '}
+
+    foreign = names('foreign.txt')
+    left_out = (ROOT / 'requirements/not-locked.txt').read_text(encoding='utf-8').split()
+    assert {'peft', 'onnx', 'onnxruntime', 'captum', 'grad-cam', 'thop'} <= foreign
+    assert not foreign & (names('lock.txt') | set(left_out))

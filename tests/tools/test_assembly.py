@@ -68,6 +68,7 @@ def mlp_rows() -> dict[tuple[str, int], dict]:
     return {(row['operation'], row['channels']): row for row in found if row['products']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('channels', [64, 128])
 @pytest.mark.parametrize('operation', MLP)
 def test_mlps_multiply_in_the_tensor_cores_and_stay_in_registers(
