@@ -34,7 +34,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe
+from tools.benchmark.rows import describe
 from uniformer_mm.submission.writing import write_text
 
 SPLITS = ('train', 'val', 'test')

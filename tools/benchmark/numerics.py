@@ -27,8 +27,8 @@ from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe
 from tools.benchmark.parity import outputs
+from tools.benchmark.rows import describe
 from tools.benchmark.variants import build, random_state
 from tools.benchmark.workloads import TASKS, Workload
 from tools.reference.uniformer import OfficialUniFormer

@@ -33,10 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe, step
+from tools.benchmark.measure import step
 from tools.benchmark.networks import shape_of
 from tools.benchmark.overhead import as_on_a_gpu
-from tools.benchmark.timing import moved_bytes
+from tools.benchmark.rows import describe
+from tools.benchmark.traffic import moved_bytes
 from tools.benchmark.variants import build, random_state, why_not
 from tools.benchmark.workloads import ATTENTIONS, MODES, TASKS, Workload, usual_attention
 from tools.reference.uniformer import OfficialUniFormer
