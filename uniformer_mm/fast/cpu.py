@@ -125,7 +125,7 @@ def _has_fused_matmul(x: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
-    """``x W + b``, then an exact GELU if asked for; no gradient. Shape: ``(..., I) -> (..., O)``."""
+    """``x W + b``, then a GELU (erf) if asked for; no gradient. Shape: ``(..., I) -> (..., O)``."""
     if _has_fused_matmul(x):
         epilogue = ('gelu', [], 'none') if gelu else ('none', [], '')
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *epilogue)

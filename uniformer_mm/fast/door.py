@@ -62,8 +62,9 @@ def setting() -> str:
     value = os.environ.get(VARIABLE, '1')
     if value not in SETTINGS:
         raise ValueError(
-            f'{VARIABLE}={value!r} is not known; use 1 (fused blocks where they are right), 0 (plain '
-            'PyTorch everywhere) or verify (compare every block kind again before its first use).'
+            f'{VARIABLE}={value!r} is not known; use 1 (fused blocks where they are right), 0 '
+            '(plain PyTorch everywhere) or verify (compare every block kind again before its first '
+            'use).'
         )
     return value
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from torch import Size, Tensor
 
-
 CHANNELS_FIRST = {2: (0, 3, 1, 2), 3: (0, 4, 1, 2, 3)}
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, fx, nn
 
 from ..layers import (
@@ -26,11 +25,12 @@ from ..layers import (
 from ..ops.autocast import HALF, autocast_dtype, native_autocast
 from ..ops.cpu import cpu_multiplies
 from ..registry import MODELS, register
-from . import options
+from . import options, state_dict
 from .arch import NUM_STAGES, Arch, resolve_arch
 from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
 from .checkpointing import checkpointed
 from .hourglass import HourglassBlock, pool_scores
+from .init_cfg import InitCfgModule
 
 MIN_SIDE = 32
 # A block of stage 3 attends globally where (index + 1) is a multiple of this, in hybrid mode.
@@ -41,7 +41,7 @@ FIRST_ATTENTION_STAGE = 2
 Carried = tuple[()] | tuple[Tensor, Tensor | None]
 
 
-class UniFormer(BaseModule):
+class UniFormer(InitCfgModule):
     """UniFormer of either rank; use :class:`UniFormer2d` or :class:`UniFormer3d`.
 
     Stages after the last requested output are not built, and output norms exist only for the
@@ -161,10 +161,7 @@ class UniFormer(BaseModule):
             self.norm = BATCH_NORM[self.ndim](self.arch.dims[-1])
         self.apply(init_block)
         self._freeze()
-        # Imported here because the loader imports this module.
-        from ..weights.guard import install
-
-        install(self)
+        state_dict.install(self)
 
     def _build_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
         arch = self.arch
