@@ -42,28 +42,34 @@ from .pieces import (
 # Orders of the rows of a map ``(B, *S, C)``.
 
 
-@functools.lru_cache(maxsize=256)
-def _padding(shape: Size, window_size: int, device: torch.device) -> Tensor | None:
-    """Rows of windows that are not in the map; remembered, because finding them waits for a GPU."""
-    ones = torch.ones(shape[0], shape[2:].numel(), 1, device=device)
-    windows = split_windows(ones, Size((shape[0], 1, *shape[2:])), window_size)
-    missing = (windows.flatten() == 0).nonzero().flatten()
-    return missing if missing.numel() else None
+@functools.lru_cache(maxsize=64)
+def _window_rows(
+    shape: Size, window_size: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where rows of windows come from and go to, and which are padding.
+
+    Remembered, because finding padding waits for a GPU.
+    """
+    B, length = shape[0], shape[2:].numel()
+    one_channel = Size((B, 1, *shape[2:]))
+    numbers = torch.arange(1, B * length + 1, device=device).view(B, length, 1)
+    windows = split_windows(numbers, one_channel, window_size)
+    sources = windows.flatten()
+    positions = torch.arange(len(sources), device=device).view(windows.shape)
+    targets = join_windows(positions, one_channel, window_size).flatten()
+    missing = (sources == 0).nonzero().flatten()
+    return (sources - 1).clamp(min=0), targets, missing if missing.numel() else None
 
 
 def windows_of(x: Tensor, window_size: int) -> Arrangement:
     """Windows of a map ``x`` of shape ``(B, C, *S)``, one after the other."""
-    B, shape = x.shape[0], x.shape
+    sources, targets, padding = _window_rows(x.shape, window_size, x.device)
 
     def split(x_NC: Tensor) -> Tensor:
-        return as_rows(split_windows(x_NC.view(B, -1, x_NC.shape[-1]), shape, window_size))
+        windows_NC = x_NC.index_select(0, sources)
+        return windows_NC if padding is None else windows_NC.index_fill_(0, padding, 0)
 
-    def join(windows_NC: Tensor) -> Tensor:
-        side = window_size**2 * (shape[2] if len(shape) == 5 else 1)
-        windows = windows_NC.view(-1, side, windows_NC.shape[-1])
-        return as_rows(join_windows(windows, shape, window_size))
-
-    return Arrangement(split, join, _padding(shape, window_size, x.device))
+    return Arrangement(split, lambda windows_NC: windows_NC.index_select(0, targets), padding)
 
 
 def pixels_of(x: Tensor) -> Arrangement:

@@ -114,13 +114,13 @@ def matrix_grad(grad_NO: Tensor, x_NI: Tensor) -> Tensor:
 def drop_factors(drop_path: nn.Module, x: Tensor, samples: int) -> Tensor | None:
     """One factor for each of ``samples``, 0 or ``1 / (1 - rate)``; None where nothing is dropped.
 
-    Draws from the same stream of random numbers as the layer itself.
+    Draws what the layer itself would draw, in the dtype of the branch.
     """
     if not (drop_path.training and drop_path.rate):
         return None
     keep = 1 - drop_path.rate
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.empty(samples, dtype=dtype, device=x.device).bernoulli_(keep).div_(keep)
+    factors = torch.empty(samples, dtype=matmul_dtype(x), device=x.device)
+    return factors.bernoulli_(keep).div_(keep)
 
 
 # Depthwise convolution.
