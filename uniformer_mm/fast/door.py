@@ -17,7 +17,7 @@ from torch.nn.modules import module as torch_module
 from ..layers import BATCH_NORM, CONV, Attention, DropPath, Mlp
 from ..ops.dispatch import triton_is_interpreted, why_not_triton
 from ..ops.tracing import is_compiling, is_exporting
-from .verify import why_not_verified
+from .verify import wants_plain_form, why_not_verified
 
 VARIABLE = 'UNIFORMER_FAST'
 SETTINGS = ('1', '0', 'verify')
@@ -101,6 +101,8 @@ def _why_not_now(x: Tensor) -> str | None:
         return 'there are global module hooks'
     if setting() == '0':
         return f'{VARIABLE}=0'
+    if wants_plain_form():
+        return 'its two forms are being compared'
     return None
 
 

@@ -17,7 +17,8 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from typing import NamedTuple
@@ -104,7 +105,23 @@ def structure_of(block: nn.Module, x: Tensor) -> Structure:
 
 # Verdicts of this process: None for right, or what is wrong.
 _verdicts: dict[Structure, str | None] = {}
-_comparing = False
+_plain = False
+
+
+@contextmanager
+def plain_form() -> Iterator[None]:
+    """A context in which every block is plain."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def wants_plain_form() -> bool:
+    """Whether blocks are to be plain, because forms are being compared."""
+    return _plain
 
 
 def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | None:
@@ -115,8 +132,6 @@ def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | 
         x: Its input.
         again: Whether to compare even if the user's record has a verdict.
     """
-    if _comparing:
-        return 'its two forms are being compared'
     structure = structure_of(block, x)
     if structure in _verdicts:
         return _verdicts[structure]
@@ -127,8 +142,7 @@ def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | 
     elif x.is_cuda and torch.cuda.is_current_stream_capturing():
         return 'it has not been compared with its plain form yet, and a CUDA graph is being captured'
     else:
-        verdict = compare(block, structure).verdict
-        _write(key, verdict)
+        verdict = verify(block, structure).verdict
     if verdict is not None:
         verdict = f'its fused form is not right on this device: {verdict}'
         warnings.warn(
@@ -139,6 +153,13 @@ def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | 
         )
     _verdicts[structure] = verdict
     return verdict
+
+
+def verify(block: nn.Module, structure: Structure) -> Comparison:
+    """Compare now, and put the verdict on record."""
+    found = compare(block, structure)
+    _write(f'{_machine(structure.device)}, {structure}', found.verdict)
+    return found
 
 
 class Comparison(NamedTuple):
@@ -158,20 +179,15 @@ def compare(block: nn.Module, structure: Structure) -> Comparison:
 
     Neither the block nor the state of random numbers changes.
     """
-    global _comparing
     device = structure.device
-    devices = [device] if device.type == 'cuda' else []
-    _comparing = True
-    try:
-        with (
-            torch.random.fork_rng(devices),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            _autocast(structure),
-        ):
-            return _compare(block, structure)
-    finally:
-        _comparing = False
+    with (
+        plain_form(),
+        torch.random.fork_rng([device] if device.type == 'cuda' else []),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _autocast(structure),
+    ):
+        return _compare(block, structure)
 
 
 def _autocast(structure: Structure) -> torch.autocast:
