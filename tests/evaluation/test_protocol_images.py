@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.evaluation import PredictionStore, worker
 from uniformer_mm.evaluation.metrics import image_labels
 from uniformer_mm.evaluation.protocol import with_attention
@@ -25,7 +26,6 @@ from uniformer_mm.evaluation.reproduce import tests_of as find_tests
 from uniformer_mm.recipes import find_recipe
 
 from ..conftest import shared_dir
-from ..models.official import OfficialUniFormer
 from .helpers import TINY, build_model, command, config_of, enter, run_pipeline, shrink
 
 MEAN = np.array([0.485, 0.456, 0.406])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tools.benchmarking.operations import first_excess
+from tools.benchmark.comparisons import first_excess
 from uniformer_mm.ops import depthwise_conv, reference
 
 CONV = {2: F.conv2d, 3: F.conv3d}

@@ -18,10 +18,16 @@ from typing import Any
 
 import torch
 import triton
-from benchmarking.drivers import CompileOnly
-from kernel_assembly import MLP_OPERATIONS, OPERATIONS, depthwise_call, mlp_calls, row_calls
 from triton.backends.nvidia.driver import CudaDriver
 
+from tools.benchmark.assembly import (
+    MLP_OPERATIONS,
+    OPERATIONS,
+    depthwise_call,
+    mlp_calls,
+    row_calls,
+)
+from tools.benchmark.drivers import CompileOnly
 from uniformer_mm.ops.launch import Kernel
 
 STREAM = 0x70

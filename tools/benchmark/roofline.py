@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a GPU would have to read, write and compute for a network, without one.
 
-    python tools/count_work.py --task image dense video --mode inference training
-    python tools/count_work.py --task video --shape 8x32x224x224 --arch base --copy 3.0 --matmul 784
+    python tools/benchmark/roofline.py --task image dense video --mode inference training
+    python tools/benchmark/roofline.py --task video --shape 8x32x224x224 --arch base
 
-Runs the formulas of GPUs on tensors without memory, with kernels that do nothing, and adds up the
-bytes of every operator's and kernel's tensors, once per call, and the operations of products and of
-depthwise convolutions. Beside them stands the time that each takes at a GPU's ceilings: the sum of
-bytes over the copy rate is what bounds these networks. Under bfloat16 autocast.
+Runs the fused blocks of GPUs on tensors without memory, with kernels that do nothing, and adds up
+the bytes of every operator's and kernel's tensors, once per call, and the operations of matrix
+multiplications and of depthwise convolutions. Beside them stands the time that each takes at a
+GPU's roofline: the sum of bytes over the copy rate is what bounds these networks. Under bfloat16
+autocast.
 """
 
 from __future__ import annotations
@@ -27,30 +28,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.models.official import OfficialUniFormer
-from tools.benchmark import shape_of
-from tools.benchmarking.host import as_on_a_gpu
-from tools.benchmarking.measure import describe, step
-from tools.benchmarking.timing import moved_bytes
-from tools.benchmarking.variants import (
-    ATTENTIONS,
-    MODES,
-    TASKS,
-    Work,
-    build,
-    random_state,
-    usual_attention,
-    why_not,
-)
+from tools.benchmark.measure import describe, step
+from tools.benchmark.networks import shape_of
+from tools.benchmark.overhead import as_on_a_gpu
+from tools.benchmark.timing import moved_bytes
+from tools.benchmark.variants import build, random_state, why_not
+from tools.benchmark.workloads import ATTENTIONS, MODES, TASKS, Workload, usual_attention
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import ARCHS
 from uniformer_mm.submission.writing import prepare, write_text
 
-VARIANTS = ('official', 'eager')
+VARIANTS = ('official', 'fast')
 # H100 SXM: matrix products and copies as measured for the project's baseline, multiply-adds of
 # its ordinary cores as its data sheet has them.
 MATMUL_TFLOPS, COPY_TBYTES, FMA_TFLOPS = 784.0, 3.0, 67.0
@@ -76,7 +69,7 @@ class Count:
     depthwise_gflop: float
 
     def milliseconds(self, copy: float, matmul: float, fma: float) -> tuple[float, float, float]:
-        """Of bytes, products and depthwise convolutions at ceilings in TB/s and TFLOP/s."""
+        """Of bytes, products and depthwise convolutions at rooflines in TB/s and TFLOP/s."""
         return (
             self.gib * GIB / copy / GIGA,
             self.product_gflop / matmul,
@@ -102,27 +95,17 @@ def depthwise_gflop(network: nn.Module, run: Callable[[], object]) -> float:
 
 
 @contextmanager
-def formulas_of_a_gpu() -> Iterator[None]:
+def blocks_of_a_gpu() -> Iterator[None]:
     """As on a GPU, for tensors without memory; a launch does nothing."""
-    from uniformer_mm.models import layers, prepared, windows
     from uniformer_mm.ops.launch import Kernel
-
-    window_rows = windows.window_rows
-
-    def with_memory(*arguments: object) -> torch.Tensor:
-        with unset_fake_temporarily():
-            return window_rows(*arguments)
 
     with ExitStack() as stack:
         stack.enter_context(as_on_a_gpu())
-        stack.enter_context(patch.object(windows, 'window_rows', with_memory))
         stack.enter_context(patch.object(Kernel, '__call__', lambda *arguments: None))
-        for module in (layers, prepared):
-            stack.enter_context(patch.object(module, 'runs', lambda x: True))
         yield
 
 
-def moved_gib(variant: str, work: Work) -> float:
+def moved_gib(variant: str, work: Workload) -> float:
     """What one step reads and writes."""
     network = build(variant, work, random_state(work))
     network.cpu_dtypes = {torch.bfloat16, torch.float16}
@@ -130,13 +113,13 @@ def moved_gib(variant: str, work: Work) -> float:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(patch.object(OfficialUniFormer, 'autocast_as_on_gpu', True))
         if variant != 'official':
-            stack.enter_context(formulas_of_a_gpu())
+            stack.enter_context(blocks_of_a_gpu())
         run = step(network, work.sample('cpu'), work)
         run()
         return moved_bytes(run) / GIB
 
 
-def computed_gflop(work: Work) -> tuple[float, float]:
+def computed_gflop(work: Workload) -> tuple[float, float]:
     """Of the products, and of the depthwise convolutions, of a step of the reference."""
     network = build('official', work, random_state(work))
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -148,13 +131,13 @@ def computed_gflop(work: Work) -> tuple[float, float]:
     return times * (counter.get_total_flops() / GIGA - depthwise), times * depthwise
 
 
-def count(work: Work, variants: list[str]) -> list[Count]:
+def count(work: Workload, variants: list[str]) -> list[Count]:
     """The networks for one work."""
     computed = computed_gflop(work)
     return [Count(str(work), variant, moved_gib(variant, work), *computed) for variant in variants]
 
 
-def works(args: argparse.Namespace) -> list[Work]:
+def workloads(args: argparse.Namespace) -> list[Workload]:
     """Everything the command line asks for, in order.
 
     Raises:
@@ -167,7 +150,7 @@ def works(args: argparse.Namespace) -> list[Work]:
             shape = shape_of(args.shape, task.rank) if args.shape else task.cuda_shape
             for attention in args.attention or [usual_attention(name, arch)]:
                 for mode in args.mode:
-                    found.append(Work(arch, name, attention, shape, 'bfloat16', mode))
+                    found.append(Workload(arch, name, attention, shape, 'bfloat16', mode))
     for work in found:
         reason = why_not('official', work, 'cpu')
         if reason:
@@ -191,10 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--fma', type=float, default=FMA_TFLOPS, help='TFLOP/s, float32')
     parser.add_argument('--json', type=Path)
     args = parser.parse_args(arguments)
-    if 'eager' in args.variant and importlib.util.find_spec('triton') is None:
+    if 'fast' in args.variant and importlib.util.find_spec('triton') is None:
         parser.error('our kernels need the package triton; install it, or use --variant official')
     try:
-        asked = works(args)
+        asked = workloads(args)
         if args.json:
             prepare(args.json, overwrite=True)
     except ValueError as error:

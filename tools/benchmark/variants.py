@@ -1,86 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The works and the networks that do them, all in one random state."""
+"""The networks that are measured, all in one random state."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import sys
+import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
-from types import ModuleType
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, fields
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from tests.models.official import OfficialUniFormer
-from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d, fused_norm
-from uniformer_mm.models.cuda_graphs import use_cuda_graphs
-from uniformer_mm.ops import dispatch
+import uniformer_mm
+from tools.reference.uniformer import OfficialUniFormer
+from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
 from uniformer_mm.ops.framework import cpu_multiplies
 
-MODES = ('inference', 'training')
-DTYPES = ('float32', 'bfloat16', 'float16')
-ATTENTIONS = ('global', 'window', 'hybrid', 'divided')
+from .graphs import Graphed
+from .workloads import TASKS, Workload
+
 # Archs' fields that say nothing about how a network computes.
 NOT_OPTIONS = {'params', 'token_labels'}
 MMACTION2_EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class Task:
-    """One kind of work.
-
-    Attributes:
-        rank: 2 or 3.
-        dense: Whether all four stages are returned.
-        attention: Its usual attention.
-        cpu_shape: Batch, (frames,) height, width for a processor.
-        cuda_shape: The same for a GPU: the baselines of the project.
-    """
-
-    rank: int
-    dense: bool
-    attention: str
-    cpu_shape: tuple[int, ...]
-    cuda_shape: tuple[int, ...]
-
-
-TASKS = {
-    'image': Task(2, False, 'global', (8, 224, 224), (256, 224, 224)),
-    'dense': Task(2, True, 'hybrid', (1, 800, 1280), (4, 800, 1280)),
-    'video': Task(3, False, 'global', (1, 16, 224, 224), (16, 16, 224, 224)),
-}
-
-
-def usual_attention(task: str, arch: str) -> str:
-    """The task's, or what a light arch has, which is one kind only."""
-    return 'global' if ARCHS[arch].keep_ratios else TASKS[task].attention
-
-
-@dataclass(frozen=True)
-class Work:
-    """One cell of the table."""
-
-    arch: str
-    task: str
-    attention: str
-    shape: tuple[int, ...]
-    dtype: str
-    mode: str
-
-    def __str__(self) -> str:
-        size = 'x'.join(map(str, self.shape))
-        return f'{self.task} {self.arch} {self.attention} {size} {self.dtype} {self.mode}'
-
-    def sample(self, device: str) -> Tensor:
-        """A random input."""
-        batch, *size = self.shape
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, 3, *size, generator=generator).to(device)
 
 
 class LastStage(nn.Module):
@@ -99,7 +44,7 @@ class LastStage(nn.Module):
         return self.network.norm(maps[-1])
 
 
-def _official(work: Work) -> nn.Module:
+def _official(work: Workload) -> nn.Module:
     task = TASKS[work.task]
     row = {k: v for k, v in asdict(ARCHS[work.arch]).items() if k not in NOT_OPTIONS}
     network = OfficialUniFormer(
@@ -108,7 +53,7 @@ def _official(work: Work) -> nn.Module:
     return network if task.dense else LastStage(network)
 
 
-def _ours(work: Work, **options) -> nn.Module:
+def _ours(work: Workload, **options) -> nn.Module:
     task = TASKS[work.task]
     front = {2: UniFormer2d, 3: UniFormer3d}[task.rank]
     outputs = (
@@ -119,19 +64,7 @@ def _ours(work: Work, **options) -> nn.Module:
     return front(work.arch, attention=work.attention, **outputs, **options)
 
 
-def _compiled(work: Work, **options) -> nn.Module:
-    network = _ours(work)
-    network.compile(fullgraph=True, **options)
-    return network
-
-
-def _graphed(work: Work) -> nn.Module:
-    network = _ours(work)
-    use_cuda_graphs(network)
-    return network
-
-
-def _mmaction2(work: Work) -> nn.Module:
+def _mmaction2(work: Workload) -> nn.Module:
     """mmaction2's own network; its blocks' LayerNorms get the official eps, which costs nothing."""
     from mmaction.models.backbones.uniformer import UniFormer
 
@@ -149,46 +82,42 @@ def _mmaction2(work: Work) -> nn.Module:
     return network
 
 
-# How each variant is built; the first is what the others are compared with.
-VARIANTS: dict[str, Callable[[Work], nn.Module]] = {
+# How each variant is built; the first is what the others are compared with. ``eager`` is our plain
+# PyTorch, ``fast`` what a user gets: fused blocks where the door lets them.
+VARIANTS: dict[str, Callable[[Workload], nn.Module]] = {
     'official': _official,
+    'official-compile': _official,
     'mmaction2': _mmaction2,
     'eager': _ours,
-    'eager-framework': _ours,
-    'eager-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
-    'eager-graphs': _graphed,
-    'compile': _compiled,
-    'compile-graphs': lambda work: _compiled(work, mode='reduce-overhead'),
+    'fast': _ours,
+    'fast-autocast-stream': lambda work: _ours(work, residual_dtype='autocast'),
+    'graphs': _ours,
+    'compile': _ours,
+    'reduce-overhead': _ours,
 }
-# Those that replay CUDA graphs, and passes until they do: warming up, recording, replaying.
-REPLAYED = ('eager-graphs', 'compile-graphs')
+# Options of torch.compile.
+COMPILED = {'official-compile': {}, 'compile': {}, 'reduce-overhead': {'mode': 'reduce-overhead'}}
+# Those that run PyTorch's operators only: whoever counts these sees the plain form of a block.
+COUNTED = ('official', 'mmaction2', 'eager')
+# Those that replay CUDA graphs, and passes until they do: warming up, capturing, replaying.
+REPLAYED = ('graphs', 'reduce-overhead')
 PASSES = 4
 
 
-@contextmanager
-def framework_only() -> Iterator[None]:
-    """The framework's operators instead of the kernels and the formulas that are made of them.
-
-    What was resolved before, or is meanwhile, stays remembered: other variants find their kernels
-    as fast as ever.
-    """
-    resolve = dispatch.resolve
-
-    def framework(operation: str, backend: str, *call: object) -> ModuleType:
-        return resolve(operation, 'framework', *call)
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(fused_norm, '_has_kernels', lambda *_: False))
-        # All who imported it by its name.
-        for name, module in list(sys.modules.items()):
-            if name.startswith('uniformer_mm') and vars(module).get('resolve') is resolve:
-                stack.enter_context(patch.object(module, 'resolve', framework))
-        yield
-
-
-def conditions(variant: str) -> AbstractContextManager[None]:
+def conditions(variant: str) -> AbstractContextManager[object]:
     """What a variant is built and run in."""
-    return framework_only() if variant == 'eager-framework' else nullcontext()
+    settings = {'eager': '0', 'fast': '1', 'fast-autocast-stream': '1', 'graphs': '1'}
+    if variant not in settings:
+        return nullcontext()
+    return patch.dict(os.environ, UNIFORMER_FAST=settings[variant])
+
+
+def _compile(network: nn.Module, variant: str) -> nn.Module:
+    """Compiled, ours as ``uniformer_mm.compile`` does it."""
+    if variant == 'official-compile':
+        network.compile(fullgraph=True, **COMPILED[variant])
+        return network
+    return uniformer_mm.compile(network, **COMPILED[variant])
 
 
 @functools.cache
@@ -208,13 +137,13 @@ def _cpu_has_float16() -> bool:
 
 
 def is_emulated(dtype: str, device: str) -> bool:
-    """Whether products in a dtype are not the processor's own, so that there is no ceiling."""
+    """Whether products in a dtype are not the processor's own, so that there is no roofline."""
     if device.startswith('cuda') or dtype == 'float32':
         return False
     return not cpu_multiplies(getattr(torch, dtype))
 
 
-def why_not(variant: str, work: Work, device: str) -> str | None:
+def why_not(variant: str, work: Workload, device: str) -> str | None:
     """Why a variant has no such network on a device, or None; costs next to nothing."""
     task, arch = TASKS[work.task], ARCHS[work.arch]
     if work.attention == 'divided' and task.rank == 2:
@@ -226,13 +155,16 @@ def why_not(variant: str, work: Work, device: str) -> str | None:
         return f'torch {torch.__version__} has no float16 autocast on a CPU'
     if variant in REPLAYED and not on_gpu:
         return f'CUDA graphs need a GPU, not {device}'
-    if variant == 'eager-framework':
-        reason = dispatch.why_not_triton(torch.device(device), getattr(torch, work.dtype))
-        return reason and f'no kernels run here, eager is the same: {reason}'
+    if (
+        variant in COMPILED
+        and variant != 'official-compile'
+        and not hasattr(uniformer_mm, 'compile')
+    ):
+        return 'this uniformer_mm has no compile()'
     return _why_not_mmaction2(work) if variant == 'mmaction2' else None
 
 
-def _why_not_mmaction2(work: Work) -> str | None:
+def _why_not_mmaction2(work: Workload) -> str | None:
     arch = ARCHS[work.arch]
     if TASKS[work.task].rank == 2 or work.attention != 'global':
         return 'mmaction2 has the 3-D network with global attention only'
@@ -246,17 +178,20 @@ def _why_not_mmaction2(work: Work) -> str | None:
 
 def trunk(network: nn.Module) -> nn.Module:
     """The module with the official keys."""
-    return network.network if isinstance(network, LastStage) else network
+    network = getattr(network, '_orig_mod', network)
+    return network.network if isinstance(network, (LastStage, Graphed)) else network
 
 
-def build(variant: str, work: Work, state: dict[str, Tensor]) -> nn.Module:
+def build(variant: str, work: Workload, state: dict[str, Tensor]) -> nn.Module:
     """A network holding ``state`` (official keys of the trunk)."""
     network = VARIANTS[variant](work)
     trunk(network).load_state_dict(state, strict=True)
-    return network
+    if variant in COMPILED:
+        return _compile(network, variant)
+    return Graphed(network) if variant == 'graphs' else network
 
 
-def random_state(work: Work) -> dict[str, Tensor]:
+def random_state(work: Workload) -> dict[str, Tensor]:
     """Parameters as initialised, BatchNorm statistics away from zero and one."""
     torch.manual_seed(0)
     state = _ours(work).state_dict()
@@ -268,7 +203,7 @@ def random_state(work: Work) -> dict[str, Tensor]:
     return state
 
 
-def decisive_state(work: Work) -> dict[str, Tensor]:
+def decisive_state(work: Workload) -> dict[str, Tensor]:
     """A random state that leaves no choice to the order of a sort.
 
     The class token of a light arch begins as zero: then all first scores are equal, and right

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tools/benchmark_data.py``: each transform has its time, replacements are told apart."""
+"""``tools/benchmark/data.py``: each transform has its time, replacements are told apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from tools import benchmark_data
+from tools.benchmark import data as benchmark_data
 from uniformer_mm.synth import make_data
 
 CONFIG = 'configs/cls/quickstart.py'

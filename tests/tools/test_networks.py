@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tools/benchmark.py``: what it writes, what it counts and what it refuses."""
+"""``tools/benchmark/networks.py``: what it writes, what it counts and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tests.conftest import SMALL_LIGHT
-from tools import benchmark
-from tools.benchmarking import measure, timing, variants
-from tools.benchmarking.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, operations
-from tools.benchmarking.timing import CountBytes
-from tools.benchmarking.variants import Work
-from uniformer_mm.models import ARCHS, fused_norm, uniformer
+from tools.benchmark import measure, networks, parity, timing, variants
+from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, operations
+from tools.benchmark.timing import CountBytes
+from tools.benchmark.workloads import Workload
+from uniformer_mm.models import ARCHS, blocks, uniformer
 from uniformer_mm.models.arch import Arch
-from uniformer_mm.ops import dispatch
 
 ARGUMENTS = ['--device', 'cpu', '--repeats', '2', '--threads', '1']
 IMAGE = ['--arch', 'narrow', '--shape', '2x64x64']
@@ -33,15 +31,15 @@ NARROW = {'depths': (1, 1, 2, 1), 'dims': (8, 8, 16, 16), 'head_dim': 8}
 def _small_works(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(ARCHS, 'narrow', Arch(**NARROW))
     monkeypatch.setitem(ARCHS, 'light', Arch(**SMALL_LIGHT))
-    ceilings = timing.Ceilings(flops=1e9, bytes=1e9)
-    monkeypatch.setattr(benchmark, 'measure_ceilings', lambda *_: ceilings)
+    rooflines = timing.Roofline(flops=1e9, bytes=1e9)
+    monkeypatch.setattr(networks, 'measure_roofline', lambda *_: rooflines)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
 def run(path: Path, *arguments: str) -> tuple[int, list[dict]]:
-    status = benchmark.main([*ARGUMENTS, '--json', str(path), *arguments])
+    status = networks.main([*ARGUMENTS, '--json', str(path), *arguments])
     return status, json.loads(path.read_text())['rows']
 
 
@@ -55,10 +53,10 @@ def rows(tmp_path: Path) -> Callable[..., tuple[int, list[dict]]]:
 def changed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a hook on a variant's network, or another function into its place."""
 
-    def change(hook: Callable, variant: str = 'eager', before: bool = False) -> None:
+    def change(hook: Callable, variant: str = 'fast', before: bool = False) -> None:
         builder = variants.VARIANTS[variant]
 
-        def build(work: Work) -> nn.Module:
+        def build(work: Workload) -> nn.Module:
             network = builder(work)
             (network.register_forward_pre_hook if before else network.register_forward_hook)(hook)
             return network
@@ -74,13 +72,13 @@ def test_rows_and_plot(tmp_path: Path) -> None:
     assert status == 0
     machine = json.loads(path.read_text())['machine']
     assert f'torch {torch.__version__}, Triton ' in machine
-    assert [row['variant'] for row in rows] == ['official', 'eager']
-    work = Work('narrow', 'image', 'global', (2, 64, 64), 'float32', 'training')
+    assert [row['variant'] for row in rows] == ['official', 'fast']
+    work = Workload('narrow', 'image', 'global', (2, 64, 64), 'float32', 'training')
     flops = operations(variants.build('official', work, variants.random_state(work)), work)
     for row in rows:
         assert row['low_ms'] <= row['median_ms'] <= row['high_ms']
         assert row['of_matmul'] == pytest.approx(flops / 1e9 / (row['median_ms'] / 1e3))
-        assert row['of_copy'] > 0
+        assert (row['of_copy'] is None) == (row['variant'] == 'fast')
         assert row['error'] < 1e-4
         assert row['checked'] == ''
         assert set(row['training_errors']) == {
@@ -95,7 +93,7 @@ def test_rows_and_plot(tmp_path: Path) -> None:
 
 def test_operations_are_counted_without_memory() -> None:
     """A matrix of the reference's global attention would have 137 GB here."""
-    work = Work('narrow', 'image', 'global', (2, 4096, 4096), 'float32', 'inference')
+    work = Workload('narrow', 'image', 'global', (2, 4096, 4096), 'float32', 'inference')
     network = variants.build('official', work, variants.random_state(work))
     tokens, blocks, channels, batch = (4096 // 16) ** 2, NARROW['depths'][2], 16, 2
     assert operations(network, work) > blocks * batch * 4 * tokens**2 * channels
@@ -153,7 +151,7 @@ def test_a_variant_that_computes_something_else_is_refused(
 def test_half_precision_may_err_as_the_reference_does(
     dtype: str, rows: Callable, changed: Callable
 ) -> None:
-    work = Work('narrow', 'image', 'global', (2, 64, 64), dtype, 'training')
+    work = Workload('narrow', 'image', 'global', (2, 64, 64), dtype, 'training')
     reason = variants.why_not('official', work, 'cpu')
     if dtype == 'float16' and reason:
         pytest.skip(f'{reason}; newer releases, such as the one of make setup, do')
@@ -170,7 +168,7 @@ def test_what_is_replayed_is_compared(
     rows: Callable, changed: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After warming up and recording, each time from the same statistics."""
-    monkeypatch.setattr(measure, 'REPLAYED', ('eager',))
+    monkeypatch.setattr(measure, 'REPLAYED', ('fast',))
     status, (_, replayed) = rows(*TRAINING)
     assert status == 0, replayed
     assert set(replayed['training_errors']) == {
@@ -237,8 +235,8 @@ def test_no_memory_while_it_is_timed(rows: Callable, changed: Callable) -> None:
             left.append(networks[0]() is not None)
 
     changed(fail, before=True)
-    changed(look, 'eager-autocast-stream')
-    variant = ['--variant', 'eager', 'eager-autocast-stream', 'official']
+    changed(look, 'fast-autocast-stream')
+    variant = ['--variant', 'fast', 'fast-autocast-stream', 'official']
     status, found = rows(*IMAGE, *variant)
     assert status == 1
     assert [row['refused'] for row in found] == [NO_MEMORY, '', '']
@@ -265,7 +263,7 @@ def test_larger_sizes_are_not_tried(
     changed(raises(NO_MEMORY_ERRORS['GPU'], 96), before=True)
     built, build = [], measure.build
 
-    def counted(variant: str, work: Work, state: dict) -> nn.Module:
+    def counted(variant: str, work: Workload, state: dict) -> nn.Module:
         built.append((variant, work.shape[-1]))
         return build(variant, work, state)
 
@@ -275,7 +273,7 @@ def test_larger_sizes_are_not_tried(
     assert status == 1
     refused = {row['work']['shape'][-1]: row['refused'] for row in found[1::2]}
     assert refused == {64: '', 96: NO_MEMORY, 128: 'ran out of memory at a smaller size'}
-    assert [size for variant, size in built if variant == 'eager'] == [64, 96]
+    assert [size for variant, size in built if variant == 'fast'] == [64, 96]
     assert not any(row['refused'] for row in found[::2])
 
 
@@ -305,7 +303,7 @@ def test_nothing_is_timed_that_cannot_be_compared(rows: Callable, changed: Calla
     scale = ['--scale', 'batch', '--sizes', '1', '2', '4']
     status, found = rows(*IMAGE, *scale)
     assert status == 1
-    after = benchmark.NOT_TRIED[NO_MEMORY_TO_COMPARE]
+    after = networks.NOT_TRIED[NO_MEMORY_TO_COMPARE]
     assert [row['refused'] for row in found[1::2]] == [NO_MEMORY_TO_COMPARE, after, after]
 
 
@@ -314,8 +312,7 @@ def test_nothing_is_timed_that_cannot_be_compared(rows: Callable, changed: Calla
     [
         (['--arch', 'narrow', '--attention', 'divided'], 'divided attention needs clips'),
         (['--arch', 'light', '--attention', 'hybrid'], 'light has global attention only'),
-        (['--arch', 'narrow', '--variant', 'eager-graphs'], 'CUDA graphs need a GPU, not cpu'),
-        (['--arch', 'narrow', '--variant', 'eager-framework'], 'no kernels run here, eager is'),
+        (['--arch', 'narrow', '--variant', 'graphs'], 'CUDA graphs need a GPU, not cpu'),
         (['--arch', 'narrow', '--variant', 'mmaction2'], 'mmaction2 has the 3-D network'),
     ],
 )
@@ -355,17 +352,17 @@ def test_float16_needs_a_torch_that_has_it(rows: Callable, monkeypatch) -> None:
 def test_shares_are_of_what_the_processor_computes(
     has: bool, rows: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours computes in float32 where the reference's bfloat16 is emulated, without a ceiling."""
+    """Ours computes in float32 where the reference's bfloat16 is emulated, without a roofline."""
     for module in (variants, uniformer):
         monkeypatch.setattr(module, 'cpu_multiplies', lambda _: has)
     rates = {'float32': 1e9, 'bfloat16': 2e9}
     monkeypatch.setattr(
-        benchmark, 'measure_ceilings', lambda _, dtype, *__: timing.Ceilings(rates[dtype], 1e9)
+        networks, 'measure_roofline', lambda _, dtype, *__: timing.Roofline(rates[dtype], 1e9)
     )
-    monkeypatch.setattr(measure, 'FLOAT32_TOLERANCE', 1)
+    monkeypatch.setattr(parity, 'FLOAT32_TOLERANCE', 1)
     status, (official, eager) = rows(*IMAGE, '--dtype', 'bfloat16')
     assert status == 0
-    work = Work('narrow', 'image', 'global', (2, 64, 64), 'bfloat16', 'inference')
+    work = Workload('narrow', 'image', 'global', (2, 64, 64), 'bfloat16', 'inference')
     flops = operations(variants.build('official', work, variants.random_state(work)), work)
     rate = rates['bfloat16' if has else 'float32']
     assert eager['of_matmul'] == pytest.approx(flops / rate / (eager['median_ms'] / 1e3))
@@ -380,65 +377,19 @@ def test_what_is_not_counted_is_not_printed(
     assert status == 0
     assert row['of_copy'] is None
     assert ' 0%' not in capsys.readouterr().out
-    assert benchmark.share(0.123) == '12%'
+    assert networks.share(0.123) == '12%'
 
 
-@pytest.fixture
-def pretended_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Kernels that would run, through the interpreter, and must not."""
-    pytest.importorskip('triton', reason='the package triton is not installed')
-    from uniformer_mm.ops.launch import Kernel
+def test_eager_is_plain_and_fast_is_not(rows: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def local_block(*_: object) -> None:
+        raise AssertionError('a fused block ran')
 
-    def launch(*_: object) -> None:
-        raise AssertionError('a kernel was launched')
-
-    caches = (dispatch.resolve.cache_clear, fused_norm._has_kernels.cache_clear)
-    with monkeypatch.context() as patch:
-        patch.setenv('TRITON_INTERPRET', '1')
-        patch.setattr(Kernel, '__call__', launch)
-        for clear in caches:
-            clear()
-        yield
-    for clear in caches:
-        clear()
-
-
-CALLS = {'depthwise_conv': ((3, 3),), 'mlp': (64, 64), 'rows': ()}
-
-
-def backends() -> dict[str, str]:
-    cpu, found = torch.device('cpu'), {}
-    for operation, details in CALLS.items():
-        module = dispatch.resolve(operation, 'auto', cpu, torch.float32, *details)
-        found[operation] = module.__name__.rpartition('.')[2]
-    return found
-
-
-def test_the_framework_runs_where_kernels_would(pretended_kernels: None) -> None:
-    with_kernels = dict(zip(CALLS, ('triton_depthwise', 'triton_mlp', 'triton_rows'), strict=True))
-    x = torch.zeros(2, 3)
-    assert fused_norm.runs(x)
-    assert backends() == with_kernels
-    resolve, hits = dispatch.resolve, dispatch.resolve.cache_info().hits
-    with variants.framework_only():
-        assert not fused_norm.runs(x)
-        assert backends() == {
-            'depthwise_conv': 'framework',
-            'mlp': 'framework_mlp',
-            'rows': 'framework_rows',
-        }
-    assert fused_norm.runs(x)
-    assert backends() == with_kernels
-    assert dispatch.resolve is resolve
-    assert resolve.cache_info().hits == hits + len(CALLS), 'the kernels were forgotten'
-
-
-def test_eager_framework_launches_no_kernel(pretended_kernels: None, rows: Callable) -> None:
+    monkeypatch.setattr(blocks.fast, 'local_block', local_block)
     arguments = [*IMAGE, '--mode', 'inference', 'training', '--variant']
-    status, found = rows(*arguments, 'official', 'eager-framework')
+    status, found = rows(*arguments, 'official', 'eager')
     assert status == 0, found
-    with pytest.raises(AssertionError, match='a kernel was launched'):
-        rows(*arguments, 'eager')
+    with pytest.raises(AssertionError, match='a fused block ran'):
+        rows(*arguments, 'fast')
 
 
 def test_bytes_of_operators_and_kernels() -> None:
@@ -515,6 +466,6 @@ def test_says_what_does_not_go_together(
     names = {'file': tmp_path / 'file', 'folder': tmp_path}
     arguments = [argument.format(**names) for argument in arguments]
     with pytest.raises(SystemExit) as left:
-        benchmark.main([*ARGUMENTS, *IMAGE, *arguments])
+        networks.main([*ARGUMENTS, *IMAGE, *arguments])
     assert left.value.code == 2
     assert message in capsys.readouterr().err

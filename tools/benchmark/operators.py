@@ -1,18 +1,18 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
-"""Time the package's operators beside the framework's, on the maps of UniFormer-S.
+"""Time the package's operators beside the PyTorch's, on the maps of UniFormer-S.
 
-    python tools/benchmark_ops.py                      # this machine's GPU, else its CPU
-    python tools/benchmark_ops.py --work video --dtype bfloat16 --train
-    python tools/benchmark_ops.py --operations mlp rows --dtype bfloat16
-    python tools/benchmark_ops.py --overhead           # host time of a call
-    python tools/benchmark_ops.py --tune               # GPU: find and keep the fastest tiles
+    python tools/benchmark/operators.py                      # this machine's GPU, else its CPU
+    python tools/benchmark/operators.py --work video --dtype bfloat16 --train
+    python tools/benchmark/operators.py --operations mlp rows --dtype bfloat16
+    python tools/benchmark/operators.py --overhead           # CPU overhead of a call
+    python tools/benchmark/operators.py --tune               # GPU: find and keep the fastest tiles
 
 Each row times ``depthwise_conv`` on channels-last maps and what the official network does,
 ``x + conv(x)`` on channels-first maps, in turns, and gives the median, the middle half of the
 repeats and the ratio of the medians. Before a row is timed its outputs and gradients are compared
-with the float64 reference: an error above twice the framework's refuses the row. The MLP and what
-stands between matrix products (``--operations``) are treated alike, beside the framework's
+with the float64 reference: an error above twice the PyTorch's refuses the row. The MLP and what
+stands between matrix products (``--operations``) are treated alike, beside the PyTorch's
 operators; what only bytes bound is also given as a share of a copy's rate in the same run.
 """
 
@@ -22,31 +22,34 @@ import argparse
 import importlib.util
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmarking.host import as_on_a_gpu, launches, passes
-from benchmarking.operations import (
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.benchmark.comparisons import (
     Comparison,
     first_excess,
     mlp_add_comparison,
     mlp_comparison,
     row_comparisons,
 )
-from benchmarking.timing import (
+from tools.benchmark.overhead import as_on_a_gpu, launches, passes
+from tools.benchmark.timing import (
     copied_per_millisecond,
     device_name,
     medians,
     milliseconds,
     quartiles,
 )
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
-
 from uniformer_mm.ops import depthwise_conv, reference
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS
 from uniformer_mm.submission.writing import write_text
@@ -188,7 +191,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 
 def compare(comparison: Comparison, rate: float, args: argparse.Namespace) -> dict:
-    """One row: the package's form beside the framework's.
+    """One row: the package's form beside the PyTorch's.
 
     Args:
         comparison: What to compare.
@@ -204,9 +207,9 @@ def compare(comparison: Comparison, rate: float, args: argparse.Namespace) -> di
     }
     reason = comparison.refusal()
     if reason is None:
-        forms = {'ours': comparison.ours, 'framework': comparison.theirs}
+        forms = {'ours': comparison.ours, 'pytorch': comparison.theirs}
         row |= medians(milliseconds(forms, args))
-        row['speedup'] = row['framework_ms'] / row['ours_ms']
+        row['speedup'] = row['pytorch_ms'] / row['ours_ms']
         if comparison.nbytes is not None:
             row['of_copy'] = comparison.nbytes / row['ours_ms'] / rate
     return row | {'refused': reason}
@@ -228,7 +231,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
     table = {
         'operator, no gradient': no_grad,
         'operator, recorded': recorded,
-        'framework, recorded': lambda: official(x_BCS, weight, bias, True),
+        'PyTorch, recorded': lambda: official(x_BCS, weight, bias, True),
     }
     alone = args.device == 'cpu' and importlib.util.find_spec('triton') is not None
     if alone:
@@ -296,7 +299,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=11)
     parser.add_argument('--seconds', type=float, default=0.05, help='of one measurement')
     parser.add_argument('--tiny', action='store_true', help='tiny maps, to see that it works')
-    parser.add_argument('--overhead', action='store_true', help='host time of a call instead')
+    parser.add_argument('--overhead', action='store_true', help='CPU overhead of a call instead')
     parser.add_argument('--tune', action='store_true', help='find and keep the fastest tiles')
     parser.add_argument('--json', type=Path, help='also write the rows here')
     args = parser.parse_args(arguments)

@@ -35,7 +35,7 @@ class CompileOnly:
 
 
 class NothingDriver(CompileOnly):
-    """A driver whose launches do nothing, so that the host's share of them can be timed."""
+    """A driver whose launches do nothing, so that their CPU overhead can be timed."""
 
     launcher_cls = staticmethod(lambda source, metadata: lambda *arguments: None)
     utils = SimpleNamespace(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of the package beside the framework's operators for the same results.
+"""Operations of the package beside the PyTorch's operators for the same results.
 
 Shapes as in ``uniformer_mm/ops/rows.py``: ``N`` rows, ``C`` channels, ``H`` hidden units.
 """
@@ -26,15 +26,15 @@ def first_excess(
     theirs: Iterable[Tensor],
     exact: Iterable[Tensor],
 ) -> str | None:
-    """The first result that is off by more than twice the framework's error and one rounding.
+    """The first result that is off by more than twice the PyTorch's error and one rounding.
 
     Neither the largest nor the mean square error of two right results keeps a fixed ratio, so it
     is both that must be beyond the bound, or the largest alone beyond twice the bound.
     """
-    for name, found, framework, truth in zip(names, ours, theirs, exact, strict=True):
+    for name, found, pytorch, truth in zip(names, ours, theirs, exact, strict=True):
         assert found.shape == truth.shape, name
         truth = truth.double()
-        errors = found.double() - truth, framework.double() - truth, truth
+        errors = found.double() - truth, pytorch.double() - truth, truth
         excess = []
         for size in (_largest, Tensor.norm):
             error, theirs_error, scale = (float(size(tensor)) for tensor in errors)
@@ -63,7 +63,7 @@ class Comparison:
         dtype: Of the products; the residual stream is float32.
         results: Names of what the calls return.
         ours: The package's form.
-        theirs: The framework's form.
+        theirs: The PyTorch's form.
         exact: The results in float64.
         nbytes: What must be read and written at least; None if that does not bound the time.
     """
@@ -107,7 +107,7 @@ def mlp_comparison(
         grads = torch.autograd.grad(y, inputs, grad.to(y.dtype)) if train else ()
         return y.detach(), *grads
 
-    def framework(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+    def pytorch(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
         return F.linear(F.gelu(F.linear(x, w_HC, b_H)), w_OH, b_O)
 
     def exact() -> tuple[Tensor, ...]:
@@ -121,7 +121,7 @@ def mlp_comparison(
         dtype,
         ('output', *gradients),
         lambda: results(lambda *inputs: mlp(*inputs, backend=backend), *leaves),
-        lambda: results(framework, *leaves),
+        lambda: results(pytorch, *leaves),
         exact,
         None,
     )
@@ -140,7 +140,7 @@ def mlp_add_comparison(
         for seed, size in enumerate(sizes, start=1)
     ]
 
-    def framework() -> tuple[Tensor]:
+    def pytorch() -> tuple[Tensor]:
         w_HC, b_H, w_OH, b_O = parameters
         return (stream + F.linear(F.gelu(F.linear(stream.to(dtype), w_HC, b_H)), w_OH, b_O),)
 
@@ -150,14 +150,14 @@ def mlp_add_comparison(
         dtype,
         ('sum',),
         lambda: (mlp_add(stream, *parameters, stream, backend=backend),),
-        framework,
+        pytorch,
         lambda: (stream.double() + reference.mlp(stream.to(dtype), *parameters),),
         None,
     )
 
 
 def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, tuple]:
-    """By operation: its arguments, the framework's form, names of results."""
+    """By operation: its arguments, the PyTorch's form, names of results."""
     size = (math.prod(shape[:-1]), shape[-1])
     channels = size[1:]
     stream, branch, grad = (_random(size, device, seed) for seed in range(3))
@@ -218,7 +218,7 @@ def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[
         'column_sum': ((grad,), lambda: (grad.sum(0, dtype=wide),), ('sum',)),
         'gelu_grad': (
             (grad, branch),
-            lambda: _framework_gelu_grad(grad, branch),
+            lambda: _pytorch_gelu_grad(grad, branch),
             ('gelu', 'gradient', 'sum'),
         ),
         'add_branch': ((stream, branch), lambda: (stream + branch,), ('sum',)),
@@ -230,7 +230,7 @@ def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[
     }
 
 
-def _framework_gelu_grad(grad: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pytorch_gelu_grad(grad: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     h_grad = torch.ops.aten.gelu_backward(grad, h)
     return F.gelu(h), h_grad, h_grad.sum(0, dtype=torch.float32)
 

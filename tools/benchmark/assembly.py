@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Triton kernels compile to on a GPU that need not be there.
 
-    python tools/kernel_assembly.py                  # the kernels of UniFormer-S, Hopper
-    python tools/kernel_assembly.py --kernel 5 5 5 --channels 64 --tile 4 4 2 8
-    python tools/kernel_assembly.py --operations mlp_forward --channels 56 --hidden 168
+    python tools/benchmark/assembly.py                  # the kernels of UniFormer-S, Hopper
+    python tools/benchmark/assembly.py --kernel 5 5 5 --channels 64 --tile 4 4 2 8
+    python tools/benchmark/assembly.py --operations mlp_forward --channels 56 --hidden 168
 
 Calls the real launch code with a driver that compiles and does not launch, disassembles the result
 and counts: registers and spills of a thread, shared memory, programs that a multiprocessor of
 Hopper holds at a time, instructions, multiply-adds and tensor-core products among them, widths of
-the memory accesses. Run time is not shown: only a GPU can tell (``tools/benchmark_ops.py``).
+the memory accesses. Run time is not shown: only a GPU can tell (``tools/benchmark/operators.py``).
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ import json
 import math
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmarking.drivers import CompileOnly
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.benchmark.drivers import CompileOnly
 
 CASES = (
     ((3, 3), 64),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one sample of a recipe costs before it reaches the network, transform by transform.
 
-``python tools/benchmark_data.py configs/det/mask_rcnn_uniformer_s.py --samples 32``
-``python tools/benchmark_data.py configs/video/uniformer_s_16x8_k400.py --split test \
+``python tools/benchmark/data.py configs/det/mask_rcnn_uniformer_s.py --samples 32``
+``python tools/benchmark/data.py configs/video/uniformer_s_16x8_k400.py --split test \
     --instead uniformer_mm.DecordDecodeOnce=DecordDecode``
 
 One process, without batches; a loader with K processes hands on K times as many samples, as long as
@@ -32,9 +32,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmarking.measure import describe
+from tools.benchmark.measure import describe
 from uniformer_mm.submission.writing import write_text
 
 SPLITS = ('train', 'val', 'test')

@@ -16,7 +16,7 @@ def formats() -> list[str]:
 
 
 def bars(rows: list[Row], path: Path) -> None:
-    """Median time of each variant, works below each other, with quartiles."""
+    """Median time of each variant, workloads below each other, with quartiles."""
     rows = [row for row in rows if not row.refused]
     figure = Figure(figsize=(9, 1.2 + 0.3 * len(rows)), layout='constrained')
     axes = figure.subplots()

@@ -1,37 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tools/count_work.py``: what a network moves and computes on a GPU that is not there."""
+"""``tools/benchmark/roofline.py``: what a network moves and computes on a GPU that is not there."""
 
 from __future__ import annotations
 
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 
 pytest.importorskip('triton', reason='the package triton is not installed')
 
-from uniformer_mm.models.prepared import prepare
-
-from tests.models.official import OfficialUniFormer
-from tools import count_work
-from tools.benchmarking.host import as_on_a_gpu
-from tools.benchmarking.measure import step
-from tools.benchmarking.timing import CountBytes, moved_bytes
-from tools.benchmarking.variants import Work, build, random_state
+from tools.benchmark import roofline
+from tools.benchmark.measure import step
+from tools.benchmark.overhead import as_on_a_gpu
+from tools.benchmark.timing import CountBytes, moved_bytes
+from tools.benchmark.variants import build, random_state
+from tools.benchmark.workloads import Workload
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import ARCHS
-from uniformer_mm.models.blocks import LocalBlock
 from uniformer_mm.ops.launch import Kernel
 
-IMAGE = Work('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
+IMAGE = Workload('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
 # A map of 5 x 4 tokens in stage 3 does not fill its window.
-WINDOWS = Work('tiny', 'dense', 'window', (2, 80, 64), 'bfloat16', 'inference')
-CLIP = Work('tiny', 'video', 'global', (1, 4, 64, 64), 'bfloat16', 'training')
+WINDOWS = Workload('tiny', 'dense', 'window', (2, 80, 64), 'bfloat16', 'inference')
+CLIP = Workload('tiny', 'video', 'global', (1, 4, 64, 64), 'bfloat16', 'training')
 
 
-def depthwise_by_hand(work: Work) -> float:
+def depthwise_by_hand(work: Workload) -> float:
     """GFLOP: 3 taps a side in every block, 5 more in a convolution block."""
     arch, rank = ARCHS[work.arch], len(work.shape) - 1
     batch, *frames, side, _ = work.shape
@@ -44,23 +41,25 @@ def depthwise_by_hand(work: Work) -> float:
 
 
 @pytest.mark.parametrize('work', [IMAGE, CLIP], ids=['image', 'clip'])
-def test_depthwise_operations_are_those_of_their_taps(work: Work) -> None:
-    _, depthwise = count_work.computed_gflop(work)
+def test_depthwise_operations_are_those_of_their_taps(work: Workload) -> None:
+    _, depthwise = roofline.computed_gflop(work)
     assert depthwise == pytest.approx(depthwise_by_hand(work))
 
 
 @pytest.mark.parametrize('work', [IMAGE, WINDOWS, CLIP], ids=['image', 'windows', 'clip'])
-def test_bytes_are_those_of_a_pass_with_memory(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_those_of_a_pass_with_memory(
+    work: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within the partial sums of operators that the fake pass counts from outside."""
-    counts = {row.variant: row.gib for row in count_work.count(work, ['official', 'eager'])}
-    assert counts['eager'] < counts['official']
+    counts = {row.variant: row.gib for row in roofline.count(work, ['official', 'fast'])}
+    assert counts['fast'] < counts['official']
     monkeypatch.setattr(OfficialUniFormer, 'autocast_as_on_gpu', True)
     for variant, gib in counts.items():
         network = build(variant, work, random_state(work))
         network.cpu_dtypes = {torch.bfloat16, torch.float16}
         run = step(network, work.sample('cpu'), work)
         with (
-            as_on_a_gpu() if variant == 'eager' else nullcontext(),
+            as_on_a_gpu() if variant == 'fast' else nullcontext(),
             monkeypatch.context() as context,
         ):
             context.setattr(Kernel, '__call__', lambda *arguments: None)
@@ -83,27 +82,8 @@ def test_views_and_unfilled_memory_move_nothing() -> None:
         assert moved.total == x.nbytes + y.nbytes + 8 * 4
 
 
-def test_what_the_gradient_of_an_mlp_moves() -> None:
-    """In maps of bfloat16, by hand; matrices and sums are the rest.
-
-    The gradient of the branch is read in float32 and written in bfloat16 (3). The MLP reads that
-    and its input and writes a gradient (3), and reads both again for its parameters (2). The norm
-    reads a gradient, its map and the stream's gradient, and writes that (1 + 1 + 2 + 2).
-    """
-    block, x_BSC = LocalBlock(2, 64, 4), torch.randn(4, 64, 64, 64).requires_grad_()
-    unit = 2 * x_BSC.numel()
-    with as_on_a_gpu(), patch.object(Kernel, '__call__', lambda *arguments: None):
-        with torch.autocast('cpu', torch.bfloat16):
-            weights = prepare((block,), x_BSC)
-            y_BSC = block.add_mlp(x_BSC, block.mlp, block.norm2, None, weights)
-        leaves = [x_BSC, *block.mlp.parameters(), *block.norm2.parameters()]
-        grad_BSC = torch.randn_like(y_BSC)
-        moved = moved_bytes(lambda: torch.autograd.grad(y_BSC, leaves, grad_BSC)) / unit
-    assert 14 <= moved <= 14.5
-
-
 def test_ceilings_turn_into_time() -> None:
-    row = count_work.Count('work', 'eager', 1000.0, 500.0, 30.0)
+    row = roofline.Count('work', 'fast', 1000.0, 500.0, 30.0)
     assert row.milliseconds(copy=2.0, matmul=250.0, fma=10.0) == (
         pytest.approx(1000 * 2**30 / 2e12 * 1e3),
         pytest.approx(500e9 / 250e12 * 1e3),
@@ -115,9 +95,9 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     launch, path = Kernel.__call__, tmp_path / 'counts.json'
     shape = 'x'.join(map(str, CLIP.shape))
     arguments = ['--arch', 'tiny', '--task', 'video', '--shape', shape, '--json', str(path)]
-    assert count_work.main([*arguments, '--mode', 'training']) == 0
+    assert roofline.main([*arguments, '--mode', 'training']) == 0
     rows = json.loads(path.read_text())
-    assert [row['variant'] for row in rows] == ['official', 'eager']
+    assert [row['variant'] for row in rows] == ['official', 'fast']
     assert rows[0]['depthwise_gflop'] == pytest.approx(depthwise_by_hand(CLIP))
     assert str(CLIP) in capsys.readouterr().out.replace('\n', ' ')
     assert Kernel.__call__ is launch, 'kernels work again afterwards'
@@ -140,7 +120,7 @@ def test_says_what_does_not_go_together(
     file = tmp_path / 'file'
     file.touch()
     with pytest.raises(SystemExit) as left:
-        count_work.main([argument.format(file=file) for argument in arguments])
+        roofline.main([argument.format(file=file) for argument in arguments])
     assert left.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -148,6 +128,6 @@ def test_says_what_does_not_go_together(
 def test_a_light_arch_has_its_own_attention(tmp_path: Path) -> None:
     path = tmp_path / 'counts.json'
     arguments = ['--arch', 'xxs', '--task', 'dense', '--shape', '1x64x64', '--json', str(path)]
-    assert count_work.main([*arguments, '--mode', 'inference', '--variant', 'official']) == 0
+    assert roofline.main([*arguments, '--mode', 'inference', '--variant', 'official']) == 0
     (row,) = json.loads(path.read_text())
     assert row['work'] == 'dense xxs global 1x64x64 bfloat16 inference'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation here against the toolboxes' own, on the same samples, side by side in one run.
 
-``tools/benchmark_eval.py --clips DIR --ade DIR``: a Kinetics-style test (4 views, 1 crop), a
+``tools/benchmark/evaluation.py --clips DIR --ade DIR``: a Kinetics-style test (4 views, 1 crop), a
 Something-Something-style test (1 view, 3 crops of extracted frames) and an ADE20K multi-scale test,
 each in three ways:
 
@@ -46,7 +46,7 @@ from torch.utils.data import DataLoader
 from uniformer_mm.evaluation.protocol import Choices, build_config, network_of
 from uniformer_mm.submission.writing import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(depths=(1, 1, 2, 1), dims=(16, 32, 32, 64), head_dim=16)
 WAYS = ('toolbox', 'stock', 'ours')
 VIDEOS = ('.mp4', '.avi')

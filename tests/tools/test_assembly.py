@@ -11,9 +11,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.ops.conftest import HAS_TRITON
 from uniformer_mm.ops.mlp_tiles import mlp_tile
-
-from .conftest import HAS_TRITON
 
 MLP = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 
@@ -24,7 +23,7 @@ def survey(*arguments: str) -> list[dict]:
     """What the tool prints, in a process without the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'}
     done = subprocess.run(
-        [sys.executable, 'tools/kernel_assembly.py', *arguments, '--json'],
+        [sys.executable, 'tools/benchmark/assembly.py', *arguments, '--json'],
         env=environment | {'PYTHONPATH': str(ROOT)},
         cwd=ROOT,
         capture_output=True,
@@ -69,6 +68,7 @@ def mlp_rows() -> dict[tuple[str, int], dict]:
     return {(row['operation'], row['channels']): row for row in found if row['products']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('channels', [64, 128])
 @pytest.mark.parametrize('operation', MLP)
 def test_mlps_multiply_in_the_tensor_cores_and_stay_in_registers(

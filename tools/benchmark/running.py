@@ -18,9 +18,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor
 
+from tools.reference.backbones import reference_backbone, renamed
 from uniformer_mm.models.arch import resolve_arch
 
-from .backbones import reference_backbone, renamed
 from .timing import MIB
 
 MODES = ('training', 'inference')
@@ -140,7 +140,7 @@ def synchronize() -> None:
 
 
 def watch_parts(runner: Runner, clock: Clock) -> None:
-    """Add up the host's time in the backbone's forward, the backward pass and the optimizer.
+    """Add up the CPU's time in the backbone's forward, the backward pass and the optimizer.
 
     On a GPU these are launches, not work, unless ``CUDA_LAUNCH_BLOCKING=1``; the rest of a step is
     heads, losses, preprocessing and what waits for the GPU.
@@ -219,7 +219,7 @@ def change_precision(config: Config, dtype: str, float32_modules: tuple[str, ...
 
 
 def prepare(config: Config, mode: str, steps: int, work: Path) -> None:
-    """Only steps: no validation, schedules, checkpoints or pictures."""
+    """Only steps: no validation, schedules, checkpoints or images."""
     config.work_dir, config.launcher, config.log_level = str(work), 'none', 'ERROR'
     config.default_hooks = dict(checkpoint=None, param_scheduler=None, logger=None)
     config.param_scheduler = None

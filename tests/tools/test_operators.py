@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import json
 
-import benchmark_ops
 import pytest
 import torch
-from benchmarking import operations
 
+from tools.benchmark import comparisons, operators
 from uniformer_mm.ops import depthwise_conv, tuning
 from uniformer_mm.ops.tiles import Tile
 
@@ -19,7 +18,7 @@ QUICK = ['--device', 'cpu', '--tiny', '--threads', '1', '--repeats', '2', '--sec
 def test_reports_every_problem_with_its_spread(tmp_path) -> None:
     path = tmp_path / 'rows.json'
     arguments = [*QUICK, '--dtype', 'float32', 'bfloat16', '--train', '--json', str(path)]
-    assert benchmark_ops.main(arguments) == 0
+    assert operators.main(arguments) == 0
     rows = json.loads(path.read_text())['rows']
     assert len(rows) == 8
     assert {row['kernel'] for row in rows} == {'3x3', '5x5', '3x3x3', '5x5x5'}
@@ -33,9 +32,9 @@ def test_refuses_a_wrong_result(tmp_path, monkeypatch: pytest.MonkeyPatch) -> No
     def wrong(x, weight, bias, **kwargs):
         return depthwise_conv(x, weight.flip(-1), bias, **kwargs)
 
-    monkeypatch.setattr(benchmark_ops, 'depthwise_conv', wrong)
+    monkeypatch.setattr(operators, 'depthwise_conv', wrong)
     path = tmp_path / 'rows.json'
-    assert benchmark_ops.main([*QUICK, '--json', str(path)]) == 1
+    assert operators.main([*QUICK, '--json', str(path)]) == 1
     for row in json.loads(path.read_text())['rows']:
         assert 'output is off by' in row['refused']
         assert 'ours_ms' not in row
@@ -45,26 +44,26 @@ def test_refuses_a_wrong_result(tmp_path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_compares_the_mlp_and_what_stands_between_products(train: list, tmp_path) -> None:
     path = tmp_path / 'rows.json'
     arguments = ['--operations', 'mlp', 'rows', '--dtype', 'float32', 'bfloat16', *train]
-    assert benchmark_ops.main([*QUICK, *arguments, '--json', str(path)]) == 0
+    assert operators.main([*QUICK, *arguments, '--json', str(path)]) == 0
     rows = json.loads(path.read_text())['rows']
     assert len(rows) == 2 * 2 * (2 + 9)
     for row in rows:
         assert row['refused'] is None
-        assert row['speedup'] == pytest.approx(row['framework_ms'] / row['ours_ms'])
+        assert row['speedup'] == pytest.approx(row['pytorch_ms'] / row['ours_ms'])
         assert ('of_copy' in row) == (row['operation'] not in ('mlp', 'mlp_add'))
 
 
 def test_refuses_wrong_results_of_every_operation(tmp_path, monkeypatch) -> None:
-    real = operations.mlp
-    monkeypatch.setattr(operations, 'mlp', lambda x, *rest, **kw: real(x.flip(0), *rest, **kw))
+    real = comparisons.mlp
+    monkeypatch.setattr(comparisons, 'mlp', lambda x, *rest, **kw: real(x.flip(0), *rest, **kw))
     for name in ('layer_standardise', 'column_sum', 'add_branch'):
-        right = getattr(operations.rows, name)
+        right = getattr(comparisons.rows, name)
         monkeypatch.setattr(
-            operations.rows, name, lambda x, *a, right=right, **kw: right(x.roll(1, 1), *a, **kw)
+            comparisons.rows, name, lambda x, *a, right=right, **kw: right(x.roll(1, 1), *a, **kw)
         )
     path = tmp_path / 'rows.json'
     arguments = ['--operations', 'mlp', 'rows', '--json', str(path)]
-    assert benchmark_ops.main([*QUICK, *arguments]) == 1
+    assert operators.main([*QUICK, *arguments]) == 1
     rows = json.loads(path.read_text())['rows']
     wrong = {row['operation'] for row in rows if row['refused']}
     assert wrong == {'mlp', 'layer_standardise', 'column_sum', 'add_branch'}
@@ -72,7 +71,7 @@ def test_refuses_wrong_results_of_every_operation(tmp_path, monkeypatch) -> None
 
 def test_bytes_of_a_memory_bound_operation_are_counted() -> None:
     shape, dtype = (2, 3, 5, 8), torch.bfloat16
-    found = {c.operation: c for c in operations.row_comparisons(shape, dtype, 'cpu', 'auto')}
+    found = {c.operation: c for c in comparisons.row_comparisons(shape, dtype, 'cpu', 'auto')}
     elements, channels = 2 * 3 * 5 * 8, 8
     assert found['add_branch'].nbytes == elements * (4 + 2 + 4)
     assert found['column_sum'].nbytes == elements * 2 + channels * 4
@@ -80,8 +79,8 @@ def test_bytes_of_a_memory_bound_operation_are_counted() -> None:
 
 
 def test_problems_are_those_of_the_network() -> None:
-    args = benchmark_ops.parse(['--device', 'cpu', '--work', 'video', '--dtype', 'bfloat16'])
-    shapes = [(problem.shape, problem.kernel[0]) for problem in benchmark_ops.problems(args)]
+    args = operators.parse(['--device', 'cpu', '--work', 'video', '--dtype', 'bfloat16'])
+    shapes = [(problem.shape, problem.kernel[0]) for problem in operators.problems(args)]
     assert shapes == [
         ((1, 8, 56, 56, 64), 3),
         ((1, 8, 56, 56, 64), 5),
@@ -101,8 +100,8 @@ def test_tuning_goes_on_after_an_operation_without_a_tile(monkeypatch) -> None:
         return {fast: 1.0, slow: 3.0}
 
     monkeypatch.setattr(tuning, 'tune', tune)
-    args = benchmark_ops.parse(['--device', 'cpu', '--tiny'])
-    rows = benchmark_ops.tune(args)
+    args = operators.parse(['--device', 'cpu', '--tiny'])
+    rows = operators.tune(args)
     assert [row['operation'] for row in rows] == ['forward', 'weight_grad'] * 4
     assert {row['refused'] for row in rows[::2]} == {'no tile ran'}
     for row in rows[1::2]:
@@ -118,5 +117,5 @@ def test_tuning_goes_on_after_an_operation_without_a_tile(monkeypatch) -> None:
 )
 def test_says_what_does_not_go_together(arguments: list, message: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        benchmark_ops.parse(arguments)
+        operators.parse(arguments)
     assert message in capsys.readouterr().err

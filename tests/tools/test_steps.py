@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``tools/benchmark_steps.py``: what its variants change, and what it refuses."""
+"""``tools/benchmark/steps.py``: what its variants change, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from tools import benchmark_steps
-from tools.benchmarking.running import MODES, change_backbone, change_precision, prepare
+from tools.benchmark import steps as benchmark_steps
+from tools.benchmark.running import MODES, change_backbone, change_precision, prepare
 from uniformer_mm.synth import make_data
 
 

@@ -55,7 +55,7 @@ _FREE = {
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class Roofline:
     """What the machine reaches at best: operations and bytes for each second."""
 
     flops: float
@@ -177,9 +177,9 @@ def seconds(
     return clock() - begin
 
 
-def measure_ceilings(
+def measure_roofline(
     device: str, dtype: str, clock: Callable[[], float] = time.perf_counter
-) -> Ceilings:
+) -> Roofline:
     """Best of ten of a large square product and of a large copy."""
     cuda = device.startswith('cuda')
     size, length = (8192, 2**29) if cuda else (1024, 2**25)
@@ -192,7 +192,7 @@ def measure_ceilings(
         return min(seconds(call, device, clock) for _ in range(10))
 
     product, copy = best(lambda: a @ b), best(lambda: target.copy_(source))
-    return Ceilings(flops=2 * size**3 / product, bytes=2 * length / copy)
+    return Roofline(flops=2 * size**3 / product, bytes=2 * length / copy)
 
 
 class CountBytes(TorchDispatchMode):
@@ -278,25 +278,42 @@ def moved_bytes(run: Callable[[], object]) -> float:
     return moved.total
 
 
-def host_and_busy(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Milliseconds until a call returns, before the GPU is done, and of all its kernels.
+@dataclass(frozen=True)
+class OnGpu:
+    """What a GPU tells of one call; zeros on a CPU.
 
-    Zeros on a CPU.
+    Attributes:
+        overhead_ms: CPU overhead: until the call returns, before the GPU is done.
+        gpu_ms: GPU time: of all kernels.
+        launches: Their number.
     """
+
+    overhead_ms: float = 0.0
+    gpu_ms: float = 0.0
+    launches: int = 0
+
+
+def on_gpu(run: Callable[[], object], device: str) -> OnGpu:
+    """CPU overhead, GPU time and launches of a call."""
     if not device.startswith('cuda'):
-        return 0.0, 0.0
-    host = []
+        return OnGpu()
+    overheads = []
     for _ in range(HOST_CALLS):
         torch.cuda.synchronize(device)
         begin = time.perf_counter()
         run()
-        host.append(time.perf_counter() - begin)
+        overheads.append(time.perf_counter() - begin)
     torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         run()
         torch.cuda.synchronize(device)
-    busy = sum(event.self_device_time_total for event in profiled.key_averages())
-    return 1e3 * statistics.median(host), busy / 1e3
+    events = [event for event in profiled.key_averages() if event.self_device_time_total]
+    kernels = [event for event in events if not event.key.startswith(('Memcpy', 'Memset'))]
+    return OnGpu(
+        1e3 * statistics.median(overheads),
+        sum(event.self_device_time_total for event in events) / 1e3,
+        sum(event.count for event in kernels),
+    )
 
 
 def slowest_operators(run: Callable[[], object], device: str, count: int) -> dict[str, float]:

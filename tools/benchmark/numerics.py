@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far bfloat16 autocast moves each network's maps, beside what it does to the reference's.
 
-``python tools/benchmark_numerics.py`` (all archs of both ranks), ``--arch small base --rank 3``
-``python tools/benchmark_numerics.py --gelu`` (a GELU before and after rounding)
+``python tools/benchmark/numerics.py`` (all archs of both ranks), ``--arch small base --rank 3``
+``python tools/benchmark/numerics.py --gelu`` (a GELU before and after rounding)
 
 An error is the relative distance of all maps under autocast from the same network's float32 maps,
 for random weights and inputs. The reference keeps a float32 residual stream, as autocast on a GPU
@@ -25,19 +25,21 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.models.official import OfficialUniFormer
-from tools.benchmarking.measure import describe, outputs
-from tools.benchmarking.variants import TASKS, Work, build, random_state
+from tools.benchmark.measure import describe
+from tools.benchmark.parity import outputs
+from tools.benchmark.variants import build, random_state
+from tools.benchmark.workloads import TASKS, Workload
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models.arch import available_archs
-from uniformer_mm.models.fused_norm import HALF
 from uniformer_mm.submission.writing import write_text
 
 TASK_OF_RANK = {2: 'image', 3: 'video'}
 SIZES = {2: (2, 224, 224), 3: (1, 8, 112, 112)}
 DEVIATIONS = (0.3, 1.0, 2.0, 4.0)
-OURS = {'float32': 'eager', 'autocast': 'eager-autocast-stream'}
+HALF = (torch.bfloat16, torch.float16)
+OURS = {'float32': 'fast', 'autocast': 'fast-autocast-stream'}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def error(network: nn.Module, x: torch.Tensor) -> float:
 def measure(arch: str, rank: int, device: str) -> Row:
     """The errors of one network of both kinds with the same weights and inputs."""
     task = TASK_OF_RANK[rank]
-    work = Work(arch, task, TASKS[task].attention, SIZES[rank], 'bfloat16', 'inference')
+    work = Workload(arch, task, TASKS[task].attention, SIZES[rank], 'bfloat16', 'inference')
     x, state = work.sample(device), random_state(work)
     found = {
         name: error(build(variant, work, state).to(device), x)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host time of launches and passes, with a driver that launches nothing: no GPU is needed.
+"""CPU overhead of launches and passes, with a driver that launches nothing: no GPU is needed.
 
 Kernels are found, compiled and handed to the driver as on a GPU; what they should have computed is
 left in memory as it was. Products and attention are the CPU's own, on maps so small that their
-host time is what counts.
+CPU overhead is what counts.
 """
 
 from __future__ import annotations
@@ -45,13 +45,12 @@ def launches() -> dict[str, Callable[[], object]]:
 def passes() -> dict[str, Callable[[], object]]:
     """Passes of a clip network as deep as UniFormer-S; call them within :func:`as_on_a_gpu`."""
     from uniformer_mm.models import UniFormer3d
-    from uniformer_mm.models.prepared import prepare
 
     torch.manual_seed(0)
     tested, trained = (UniFormer3d(NARROW, out_indices=(3,), out_norm='bn') for _ in range(2))
     tested.eval()
     trained.train()
-    x, x_BSC = torch.randn(1, 3, 4, 64, 64), torch.randn(1, 2, 4, 4, NARROW['dims'][2])
+    x = torch.randn(1, 3, 4, 64, 64)
 
     def inference() -> None:
         with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
@@ -62,12 +61,7 @@ def passes() -> dict[str, Callable[[], object]]:
             (y,) = trained(x)
         y.float().square().mean().backward()
 
-    def weights() -> None:
-        with torch.autocast('cpu', torch.bfloat16):
-            prepare(trained.blocks3, x_BSC)
-
     return {
-        'weights of a stage of eight blocks': weights,
         'pass in inference': inference,
         'pass and gradients in training': training,
     }
@@ -78,7 +72,7 @@ def as_on_a_gpu() -> Iterator[None]:
     """The formulas of GPUs on tensors of the CPU, with kernels that do nothing."""
     import triton
 
-    from uniformer_mm.models import fused_norm
+    from uniformer_mm.fast import door
     from uniformer_mm.ops import dispatch
     from uniformer_mm.ops.launch import Kernel
 
@@ -96,13 +90,11 @@ def as_on_a_gpu() -> Iterator[None]:
         for operation, backends in dispatch.BACKENDS.items()
     }
     triton.runtime.driver.set_active(NothingDriver(CAPABILITY))
-    forget = (dispatch.resolve.cache_clear, fused_norm._has_kernels.cache_clear)
     with ExitStack() as stack:
         stack.enter_context(patch.object(dispatch, 'why_not_triton', why_not))
-        stack.enter_context(patch.object(fused_norm, 'why_not_triton', why_not))
+        stack.enter_context(patch.object(door, 'why_not_triton', why_not))
         stack.enter_context(patch.dict(dispatch.BACKENDS, rows))
         stack.enter_context(patch.object(Kernel, '__call__', start))
-        for clear in forget:
-            clear()
-            stack.callback(clear)
+        dispatch.resolve.cache_clear()
+        stack.callback(dispatch.resolve.cache_clear)
         yield

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing, memory, counted work and parity of the variants of one work."""
+"""Time, memory and counted operations of the variants of one workload, each compared first."""
 
 from __future__ import annotations
 
 import datetime
 import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniformer_mm.models import ARCHS
-
+from .parity import OUTPUTS, Truth, in_evaluation, in_training, maps_of
 from .timing import (
-    Ceilings,
-    host_and_busy,
+    Roofline,
     memory_mib,
     moved_bytes,
+    on_gpu,
     processor,
     quartiles,
     reserved_mib,
@@ -30,29 +28,9 @@ from .timing import (
     slowest_operators,
     versions,
 )
-from .variants import (
-    PASSES,
-    REPLAYED,
-    Work,
-    build,
-    conditions,
-    decisive_state,
-    trunk,
-    why_not,
-)
+from .variants import COUNTED, PASSES, REPLAYED, build, conditions, decisive_state, why_not
+from .workloads import Workload
 
-# Largest relative error against the reference in float32 (seen: 1e-6 for maps and gradients, 1e-5
-# where a BatchNorm has two values for each channel), and, where the work is done in another
-# precision, what the reference's own error there adds.
-FLOAT32_TOLERANCE = 1e-4
-OWN_FACTOR = 3
-# Least that is added in half precision for a light arch: nearly equal scores decide which tokens it
-# keeps, and rounding decides some otherwise (seen: 0.17 for gradients of the reference).
-LIGHT_ALLOWANCE = 0.3
-# What is compared, in the words of a refusal.
-OUTPUTS, TRAINED_OUTPUTS, STATISTICS = 'outputs', 'outputs in training', 'running statistics'
-PARAMETER_GRADIENTS, INPUT_GRADIENTS = 'parameter gradients', 'input gradients'
-Found = dict[str, list[Tensor]]
 # Reasons of refusals.
 NO_MEMORY = 'ran out of memory'
 NO_MEMORY_TO_COMPARE = (
@@ -67,7 +45,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        work: What was done.
+        work: The workload.
         variant: By which network.
         median_ms: Median time; 0 if refused.
         low_ms: First quartile.
@@ -75,22 +53,23 @@ class Row:
         memory_mib: On a GPU the peak over the resident memory; on a CPU what a training forward
             keeps for the backward pass (0 in inference, and where a compiler keeps it). Of CUDA
             graphs what they hold for good, gradients of the parameters included.
-        of_matmul: Time that the counted products need at the ceiling of the dtype in which they are
-            computed, as a share of the time; None where the processor emulates it.
-        of_copy: The same for the bytes that the variant's operators read and write; None where
-            these are a compiler's, which are not counted.
+        of_matmul: Time that the counted matrix multiplications need at the roofline of the dtype in
+            which they are computed, as a share of the time; None where the processor emulates it.
+        of_copy: The same for the bytes that the variant's operators read and write; None where they
+            are not counted: a compiler's, and those of fused blocks.
         error: Relative error of the maps, in evaluation, against the reference in float32.
         training_errors: Of what else was compared for a training step, by name.
         checked: On which shape that was, where the reference had no memory for the work's; else
             empty.
         refused: Why there is no time; empty otherwise.
-        operators: Shares of the time in the framework's slowest operators, if they were asked for.
-        host_ms: On a GPU the time until the call returns, before the GPU is done; where it equals
-            the time, the host sets the pace.
-        busy_ms: On a GPU the sum of the times of all kernels of one call, profiled.
+        operators: Shares of the time in PyTorch's slowest operators, if they were asked for.
+        overhead_ms: CPU overhead on a GPU, the time until the call returns, before the GPU is done;
+            where it equals the time, the CPU sets the pace.
+        gpu_ms: GPU time, the sum of the times of all kernels of one call, profiled.
+        launches: The number of these kernels.
     """
 
-    work: Work
+    work: Workload
     variant: str
     median_ms: float = 0.0
     low_ms: float = 0.0
@@ -103,8 +82,9 @@ class Row:
     checked: str = ''
     refused: str = ''
     operators: dict[str, float] = field(default_factory=dict)
-    host_ms: float = 0.0
-    busy_ms: float = 0.0
+    overhead_ms: float = 0.0
+    gpu_ms: float = 0.0
+    launches: int = 0
 
 
 def describe(device: str, threads: int) -> str:
@@ -116,21 +96,7 @@ def describe(device: str, threads: int) -> str:
     return f'{name}, {versions(device)}, {datetime.date.today().isoformat()}'
 
 
-def autocast(x: Tensor, dtype: str) -> AbstractContextManager:
-    """Autocast to half precision on the device of ``x``; none for float32."""
-    if dtype == 'float32':
-        return nullcontext()
-    return torch.autocast(x.device.type, dtype=getattr(torch, dtype))
-
-
-def maps_of(network: nn.Module, x: Tensor, dtype: str) -> tuple[Tensor, ...]:
-    """The maps of one forward pass."""
-    with autocast(x, dtype):
-        result = network(x)
-    return result if isinstance(result, tuple) else (result,)
-
-
-def step(network: nn.Module, x: Tensor, work: Work) -> Callable[[], object]:
+def step(network: nn.Module, x: Tensor, work: Workload) -> Callable[[], object]:
     """One forward without gradients, or one forward and backward (without a loss scaler)."""
     network.train(work.mode == 'training')
 
@@ -145,156 +111,7 @@ def step(network: nn.Module, x: Tensor, work: Work) -> Callable[[], object]:
     return run
 
 
-@torch.no_grad()
-def outputs(network: nn.Module, x: Tensor, dtype: str) -> Tensor:
-    """All maps in evaluation mode, as one float64 vector."""
-    return torch.cat([y.double().flatten() for y in maps_of(network.eval(), x, dtype)])
-
-
-@torch.no_grad()
-def in_evaluation(network: nn.Module, x: Tensor, dtype: str, passes: int = 1) -> Found:
-    """What the last of some passes in evaluation mode gives."""
-    network.eval()
-    for _ in range(passes - 1):
-        maps_of(network, x, dtype)
-    return {OUTPUTS: list(maps_of(network, x, dtype))}
-
-
-def in_training(
-    network: nn.Module,
-    x: Tensor,
-    dtype: str,
-    state: dict[str, Tensor],
-    passes: int = 1,
-    with_input: bool = True,
-) -> Found:
-    """What the last of some training passes gives, all of which begin with the same statistics.
-
-    Args:
-        network: Any variant.
-        x: An input, which wants no gradient, as in the steps that are timed.
-        dtype: Of autocast, or float32.
-        state: Parameters and statistics.
-        passes: How many.
-        with_input: Whether to make one more pass for the gradient of the input.
-    """
-    network.train()
-    for _ in range(passes - 1):
-        _training_pass(network, x, dtype, state)
-    found = {TRAINED_OUTPUTS: _training_pass(network, x, dtype, state)}
-    buffers = sorted(trunk(network).named_buffers())
-    parameters = [p for _, p in sorted(trunk(network).named_parameters())]
-    found[STATISTICS] = [tensor.clone() for name, tensor in buffers if 'running' in name]
-    found[PARAMETER_GRADIENTS] = [
-        torch.zeros_like(p) if p.grad is None else p.grad for p in parameters
-    ]
-    if with_input:
-        x = x.clone().requires_grad_()
-        _training_pass(network, x, dtype, state)
-        found[INPUT_GRADIENTS] = [x.grad]
-    network.zero_grad(set_to_none=True)
-    return found
-
-
-def _training_pass(
-    network: nn.Module, x: Tensor, dtype: str, state: dict[str, Tensor]
-) -> list[Tensor]:
-    """Forward and backward from random gradients of the maps.
-
-    The mean square of the timed steps has next to no gradient before a BatchNorm, whose outputs
-    have the same one whatever comes in; nor would float16 hold it without a scaler.
-    """
-    trunk(network).load_state_dict(state)
-    network.zero_grad(set_to_none=True)
-    maps = [y.float() for y in maps_of(network, x, dtype)]
-    draw = torch.Generator().manual_seed(0)
-    torch.autograd.backward(maps, [torch.randn(y.shape, generator=draw).to(y) for y in maps])
-    return [y.detach() for y in maps]
-
-
-def relative_error(found: list[Tensor], exact: list[Tensor]) -> float:
-    """Of several tensors as one vector.
-
-    Raises:
-        ValueError: They have other shapes.
-    """
-    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (found, exact)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f'it has results of shapes {shapes[0]}, but the reference {shapes[1]}')
-    squares = [
-        torch.stack([(a.double() - b.double()).square().sum(), b.double().square().sum()])
-        for a, b in zip(found, exact, strict=True)
-    ]
-    difference, size = sum(squares)
-    return float((difference / size).sqrt())
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Convolutions of a GPU without TF32, which they use unless told."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the reference computes in float32, and how far off a variant may be.
-
-    Attributes:
-        x: The input.
-        results: By name.
-        limits: Largest relative errors in the work's dtype, by name.
-    """
-
-    x: Tensor
-    results: Found
-    limits: dict[str, float]
-
-    @classmethod
-    def of(cls, work: Work, state: dict[str, Tensor], device: str) -> Truth:
-        """For one work; its mode says what is compared."""
-        x, reference = work.sample(device), build('official', work, state).to(device)
-
-        def computed(dtype: str) -> Found:
-            found = in_evaluation(reference, x, dtype)
-            if work.mode == 'training':
-                found |= in_training(reference, x, dtype, state)
-            return found
-
-        with exact_float32():
-            truth = cls(x, computed('float32'), {})
-        own = dict.fromkeys(truth.results, 0.0)
-        if work.dtype != 'float32' or x.is_cuda:
-            own = truth.errors(computed(work.dtype))
-        light = work.dtype != 'float32' and ARCHS[work.arch].keep_ratios
-        least = LIGHT_ALLOWANCE if light else 0.0
-        limits = {
-            name: FLOAT32_TOLERANCE + max(OWN_FACTOR * error, least) for name, error in own.items()
-        }
-        return replace(truth, limits=limits)
-
-    def errors(self, found: Found) -> dict[str, float]:
-        """Relative errors of results, by name."""
-        return {name: relative_error(part, self.results[name]) for name, part in found.items()}
-
-    def check(self, errors: dict[str, float]) -> None:
-        """See that errors are within their limits.
-
-        Raises:
-            ValueError: One is not, or not a number.
-        """
-        for name, error in errors.items():
-            if not error <= self.limits[name]:
-                raise ValueError(
-                    f'its {name} differ by {error:.1e}, more than {self.limits[name]:.1e}'
-                )
-
-
-def operations(network: nn.Module, work: Work) -> float:
+def operations(network: nn.Module, work: Workload) -> float:
     """Operations of one step, from those of a forward pass over tensors without memory.
 
     A training step has two more for each, the gradients of both factors. The counter's own formula
@@ -336,7 +153,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def find_truth(work: Work, state: dict[str, Tensor], device: str) -> tuple[Truth | None, str]:
+def find_truth(work: Workload, state: dict[str, Tensor], device: str) -> tuple[Truth | None, str]:
     """The truth for a work or, if memory does not suffice, for a batch of 1; or why there is none.
 
     All formulas see maps of the same sizes then, only fewer.
@@ -365,7 +182,7 @@ class Candidate:
     """
 
     variant: str
-    work: Work
+    work: Workload
     network: nn.Module | None
     run: Callable[[], object] | None
     errors: dict[str, float]
@@ -375,7 +192,7 @@ class Candidate:
 
     @classmethod
     def admit(
-        cls, variant: str, work: Work, state: dict[str, Tensor], truth: Truth, x: Tensor
+        cls, variant: str, work: Workload, state: dict[str, Tensor], truth: Truth, x: Tensor
     ) -> Candidate:
         """Build a variant, compare it and warm it up.
 
@@ -426,17 +243,17 @@ class Candidate:
         return memory_mib(self.run, device)
 
     def row(
-        self, device: str, work_flops: float, ceilings: dict[str, Ceilings], operators: int
+        self, device: str, work_flops: float, rooflines: dict[str, Roofline], operators: int
     ) -> Row:
         """What was measured, and what is counted and profiled now."""
         low, median, high = quartiles(self.times)
-        ceiling, of_matmul, of_copy = ceilings.get(self.product_dtype()), None, None
-        if ceiling is not None:
-            of_matmul = work_flops / ceiling.flops / median
-        if 'compile' not in self.variant:
-            copied = next(iter(ceilings.values())).bytes
+        roofline, of_matmul, of_copy = rooflines.get(self.product_dtype()), None, None
+        if roofline is not None:
+            of_matmul = work_flops / roofline.flops / median
+        if self.variant in COUNTED:
+            copied = next(iter(rooflines.values())).bytes
             of_copy = moved_bytes(self.run) / copied / median
-        host_ms, busy_ms = host_and_busy(self.run, device)
+        gpu = on_gpu(self.run, device)
         errors = dict(self.errors)
         return Row(
             self.work,
@@ -451,8 +268,9 @@ class Candidate:
             errors,
             self.checked,
             operators=slowest_operators(self.run, device, operators) if operators else {},
-            host_ms=host_ms,
-            busy_ms=busy_ms,
+            overhead_ms=gpu.overhead_ms,
+            gpu_ms=gpu.gpu_ms,
+            launches=gpu.launches,
         )
 
 
@@ -480,7 +298,9 @@ class Cell:
             self.refuse(variant, reason)
         return result
 
-    def admit(self, variants: list[str], work: Work, state: dict[str, Tensor], device: str) -> None:
+    def admit(
+        self, variants: list[str], work: Workload, state: dict[str, Tensor], device: str
+    ) -> None:
         """Compare variants with the reference and keep those that are right."""
         truth, reason = find_truth(work, state, device)
         x = None if truth is None else truth.x
@@ -496,11 +316,11 @@ class Cell:
 
 
 def measure(
-    work: Work,
+    work: Workload,
     variants: list[str],
     device: str,
     repeats: int,
-    ceilings: dict[str, Ceilings],
+    rooflines: dict[str, Roofline],
     clock: Callable[[], float] = time.perf_counter,
     operators: int = 0,
     skipped: dict[str, str] | None = None,
@@ -512,7 +332,7 @@ def measure(
         variants: By which networks.
         device: Where.
         repeats: Times each.
-        ceilings: By dtype of matrix products, those that the device has.
+        rooflines: By dtype of matrix products, those that the device has.
         clock: Of a processor.
         operators: How many of the slowest are listed.
         skipped: Variants not to be tried, and why.
@@ -532,7 +352,7 @@ def measure(
         for variant, candidate in list(cell.candidates.items()):
             cell.attempt(variant, candidate.time, device, clock)
     found = {
-        variant: cell.attempt(variant, candidate.row, device, work_flops, ceilings, operators)
+        variant: cell.attempt(variant, candidate.row, device, work_flops, rooflines, operators)
         for variant, candidate in list(cell.candidates.items())
     }
     if any('compile' in variant for variant in left):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole training steps and tests of the recipes under mmengine's runner, data pipeline included.
 
-``python tools/benchmark_steps.py --task det video --mode training inference``
-``python tools/benchmark_steps.py --task video --rounds 1 --iterations 300 --curve curve.png``
+``python tools/benchmark/steps.py --task det video --mode training inference``
+``python tools/benchmark/steps.py --task video --rounds 1 --iterations 300 --curve curve.png``
 
 Each variant runs the same recipe from the same weights on the same samples; rounds alternate. A
 row says samples per second end to end beside the same recipe with the reference backbone, and
@@ -31,12 +31,11 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.models.official import OfficialUniFormer
-from tools.benchmarking import plots
-from tools.benchmarking.measure import describe
-from tools.benchmarking.running import (
+from tools.benchmark import plots
+from tools.benchmark.measure import describe
+from tools.benchmark.running import (
     MODES,
     SPEED_HOOKS,
     Measured,
@@ -44,11 +43,12 @@ from tools.benchmarking.running import (
     common_weights,
     run,
 )
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.evaluation.protocol import data_root
 from uniformer_mm.submission.writing import write_text
 from uniformer_mm.synth import make_data
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SYNTHETIC = {'classes': ('circle', 'square', 'triangle', 'star', 'ring')}
 RECIPES = {
     'det': Recipe(
@@ -143,7 +143,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='processes that load data')
     parser.add_argument('--options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--json', type=Path)
-    parser.add_argument('--curve', type=Path, help='picture of the losses of the first round')
+    parser.add_argument('--curve', type=Path, help='figure of the losses of the first round')
     args = parser.parse_args(arguments)
     if 'ours-graphs' in args.variant and args.warmup < GRAPH_WARMUP:
         parser.error(

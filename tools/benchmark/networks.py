@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times networks against the references, side by side, as a table, JSON and a plot.
 
-``python tools/benchmark.py --task image video --dtype float32 bfloat16 --mode inference training``
-``python tools/benchmark.py --scale resolution --attention global hybrid --json curve.json``
+    python tools/benchmark/networks.py --task image video --mode inference training
+    python tools/benchmark/networks.py --scale resolution --attention global hybrid
 
 All variants of a row share one random state and take turns, so that a noisy machine hurts all of
 them alike; a time is a median and its quartiles. A variant whose outputs, and for training steps
 whose outputs in training, statistics and gradients, do not equal the reference's is refused, and so
 is one that cannot be built or runs out of memory: its row gives the reason instead of a time, and
-the exit status is 1. Times stand beside the ceilings of the same run: a large matrix product and a
+the exit status is 1. Times stand beside the rooflines of the same run: a large matrix product and a
 copy. See ``docs/performance.md``.
 """
 
@@ -27,28 +27,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmarking import plots
-from tools.benchmarking.measure import (
-    NO_MEMORY,
-    NO_MEMORY_TO_COMPARE,
-    PARAMETER_GRADIENTS,
-    Row,
-    describe,
-    measure,
-)
-from tools.benchmarking.timing import Ceilings, measure_ceilings
-from tools.benchmarking.variants import (
-    ATTENTIONS,
-    DTYPES,
-    MODES,
-    TASKS,
-    VARIANTS,
-    Work,
-    is_emulated,
-    usual_attention,
-)
+from tools.benchmark import plots
+from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, Row, describe, measure
+from tools.benchmark.parity import PARAMETER_GRADIENTS
+from tools.benchmark.timing import Roofline, measure_roofline
+from tools.benchmark.variants import VARIANTS, is_emulated
+from tools.benchmark.workloads import ATTENTIONS, DTYPES, MODES, TASKS, Workload, usual_attention
 from uniformer_mm.models import ARCHS
 from uniformer_mm.models.uniformer import MIN_SIDE
 from uniformer_mm.submission.writing import prepare, write_text
@@ -68,7 +54,7 @@ NOT_TRIED = {
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Command line; lists multiply out. What it asks for is in ``works``."""
+    """Command line; lists multiply out. What it asks for is in ``workloads``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--arch', nargs='+', choices=ARCHS, default=['small'], metavar='ARCH', help=', '.join(ARCHS)
@@ -96,8 +82,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         '--variant',
         nargs='+',
         choices=VARIANTS,
-        default=['official', 'eager'],
-        help="eager-framework is ours with the framework's operators instead of Triton kernels",
+        default=['official', 'fast'],
+        help='eager is our plain PyTorch, fast the same with fused blocks',
     )
     parser.add_argument('--scale', choices=SCALES, help='cost against one size, as curves')
     parser.add_argument('--sizes', nargs='+', type=int, help='other sizes for --scale')
@@ -119,7 +105,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.threads = 1
     try:
         check(options)
-        options.works = works(options)
+        options.workloads = workloads(options)
     except ValueError as error:
         parser.error(str(error))
     return options
@@ -221,7 +207,7 @@ def scaled(shape: tuple[int, ...], scale: str, size: int) -> tuple[int, ...]:
     return large_enough(found, f'size {size} of --scale {scale}')
 
 
-def works(options: argparse.Namespace) -> list[Work]:
+def workloads(options: argparse.Namespace) -> list[Workload]:
     """Everything the command line asks for, in order; smaller sizes of a scale first.
 
     Raises:
@@ -240,7 +226,7 @@ def works(options: argparse.Namespace) -> list[Work]:
                 for shape in shapes:
                     for dtype in options.dtype:
                         for mode in options.mode:
-                            found.append(Work(arch, name, attention, shape, dtype, mode))
+                            found.append(Workload(arch, name, attention, shape, dtype, mode))
     return found
 
 
@@ -257,13 +243,13 @@ def _gradient_error(row: Row) -> str:
 def table(rows: list[Row], title: str) -> Table:
     """The rows as text."""
     result = Table(title=title)
-    on_gpu = any(row.busy_ms for row in rows)
+    on_gpu = any(row.gpu_ms for row in rows)
     trains = any(row.training_errors for row in rows)
     for column in (
         'work',
         'variant',
         'ms (quartiles)',
-        *(('host ms', 'busy ms') if on_gpu else ()),
+        *(('CPU overhead, ms', 'GPU time, ms', 'launches') if on_gpu else ()),
         'x official',
         'memory MiB',
         'of matmul',
@@ -282,7 +268,7 @@ def table(rows: list[Row], title: str) -> Table:
             str(row.work),
             row.variant,
             f'{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})',
-            *((f'{row.host_ms:.1f}', f'{row.busy_ms:.1f}') if on_gpu else ()),
+            *((f'{row.overhead_ms:.1f}', f'{row.gpu_ms:.1f}', str(row.launches)) if on_gpu else ()),
             f'{base / row.median_ms:.2f}' if base else '',
             f'{row.memory_mib:.0f}',
             share(row.of_matmul),
@@ -293,12 +279,12 @@ def table(rows: list[Row], title: str) -> Table:
     return result
 
 
-def save(rows: list[Row], ceilings: dict[str, Ceilings], options: argparse.Namespace) -> None:
+def save(rows: list[Row], rooflines: dict[str, Roofline], options: argparse.Namespace) -> None:
     """Write JSON and plot where asked for."""
     if options.json:
         record = {
             'machine': describe(options.device, options.threads),
-            'ceilings': {dtype: asdict(ceiling) for dtype, ceiling in ceilings.items()},
+            'rooflines': {dtype: asdict(roofline) for dtype, roofline in rooflines.items()},
             'rows': [asdict(row) for row in rows],
         }
         write_text(options.json, json.dumps(record, indent=1) + '\n')
@@ -309,23 +295,23 @@ def save(rows: list[Row], ceilings: dict[str, Ceilings], options: argparse.Names
             plots.bars(rows, options.plot)
 
 
-def ceilings_of(
+def rooflines_of(
     options: argparse.Namespace, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, Ceilings]:
+) -> dict[str, Roofline]:
     """Of every dtype in which the device itself multiplies; ours computes in float32 elsewhere."""
     device = options.device
     dtypes = ['float32' if is_emulated(dtype, device) else dtype for dtype in options.dtype]
-    return {dtype: measure_ceilings(device, dtype, clock) for dtype in dict.fromkeys(dtypes)}
+    return {dtype: measure_roofline(device, dtype, clock) for dtype in dict.fromkeys(dtypes)}
 
 
 def measure_all(options: argparse.Namespace, console: Console) -> tuple[list[Row], dict]:
-    """The rows of all works, and the ceilings; saved after each work."""
+    """The rows of all workloads, and the rooflines; saved after each one."""
     clock = time.process_time if options.processor_time else time.perf_counter
-    ceilings = ceilings_of(options, clock)
+    rooflines = rooflines_of(options, clock)
     rows: list[Row] = []
     # Reasons by variant and work without its shape: larger sizes would fail the same way.
-    not_tried: dict[tuple[str, Work], str] = {}
-    for work in options.works:
+    not_tried: dict[tuple[str, Workload], str] = {}
+    for work in options.workloads:
         console.print(f'{work} ...', style='dim')
         line = replace(work, shape=())
         found = measure(
@@ -333,7 +319,7 @@ def measure_all(options: argparse.Namespace, console: Console) -> tuple[list[Row
             options.variant,
             options.device,
             options.repeats,
-            ceilings,
+            rooflines,
             clock,
             options.operators,
             {name: reason for (name, of), reason in not_tried.items() if of == line},
@@ -345,8 +331,8 @@ def measure_all(options: argparse.Namespace, console: Console) -> tuple[list[Row
                 if row.refused in NOT_TRIED
             }
         rows += found
-        save(rows, ceilings, options)
-    return rows, ceilings
+        save(rows, rooflines, options)
+    return rows, rooflines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -359,16 +345,16 @@ def main(arguments: list[str] | None = None) -> int:
     if ':' in options.device:
         # Events are timed on the current device's stream.
         torch.cuda.set_device(options.device)
-    rows, ceilings = measure_all(options, console)
+    rows, rooflines = measure_all(options, console)
     console.print(table(rows, describe(options.device, options.threads)))
     for row in rows:
         if row.operators:
             shares = ', '.join(f'{name} {share:.0%}' for name, share in row.operators.items())
             console.print(f'{row.work}, {row.variant}: {shares}')
-    for dtype, ceiling in ceilings.items():
+    for dtype, roofline in rooflines.items():
         console.print(
-            f'{dtype}: matrix product {ceiling.flops / 1e9:.0f} GFLOP/s, '
-            f'copy {ceiling.bytes / 1e9:.1f} GB/s (both directions)'
+            f'{dtype}: matrix product {roofline.flops / 1e9:.0f} GFLOP/s, '
+            f'copy {roofline.bytes / 1e9:.1f} GB/s (both directions)'
         )
     return int(any(row.refused for row in rows))
 

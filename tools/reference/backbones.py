@@ -10,11 +10,10 @@ from dataclasses import asdict
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from tests.models.official import OfficialUniFormer
+from tools.benchmark.variants import NOT_OPTIONS, LastStage
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models.arch import resolve_arch
 from uniformer_mm.registry import MODELS
-
-from .variants import NOT_OPTIONS, LastStage
 
 # What our backbone knows and the reference does without: memory, freezing, loading.
 IGNORED = ('type', 'with_cp', 'norm_eval', 'frozen_stages', 'init_cfg', 'residual_dtype')
