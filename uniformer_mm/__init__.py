@@ -14,7 +14,9 @@ __version__ = '0.1.0'
 _NAMES = {
     'UniFormer2d': '.models',
     'UniFormer3d': '.models',
+    'compile': '.fast.compile',
     'create_model': '.create',
+    'explain_speed': '.fast.explain',
     'fold_for_inference': '.models.folded',
     'list_models': '.create',
 }

@@ -36,6 +36,7 @@ from tools.benchmark.rows import Row, describe
 from tools.benchmark.timing import Roofline, measure_roofline
 from tools.benchmark.variants import VARIANTS, is_emulated
 from tools.benchmark.workloads import ATTENTIONS, DTYPES, MODES, TASKS, Workload, usual_attention
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
 from uniformer_mm.models.uniformer import MIN_SIDE
 

@@ -50,6 +50,7 @@ from tools.benchmark.timing import (
     milliseconds,
     quartiles,
 )
+from uniformer_mm.files import write_text
 from uniformer_mm.ops import depthwise_conv, reference
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS
 

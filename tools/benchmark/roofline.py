@@ -41,6 +41,7 @@ from tools.benchmark.traffic import moved_bytes
 from tools.benchmark.variants import build, random_state, why_not
 from tools.benchmark.workloads import ATTENTIONS, MODES, TASKS, Workload, usual_attention
 from tools.reference.uniformer import OfficialUniFormer
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
 
 VARIANTS = ('official', 'fast')

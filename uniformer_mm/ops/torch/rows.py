@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of ``rows.py`` out of the framework's own operators.
+"""The operations of ``ops/rows.py`` out of PyTorch's own operators.
 
-The networks use them where there are Triton kernels only; this is what an explicit call gets
-elsewhere, and in float64 the truth that whole layers are tested with. Names as in ``rows.py``.
+Fused blocks run on Triton kernels only; this is what an explicit call gets elsewhere, and in
+float64 the form in which whole blocks are tested. Names as in ``ops/rows.py``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .rows import Product, Running, RunningNorm
+from ..rows import Running, RunningNorm
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -25,7 +23,7 @@ def _per_row(factors_B: Tensor, rows: int) -> Tensor:
 
 
 def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     var_N1, mean_N1 = torch.var_mean(_wide(x_NC), 1, correction=0, keepdim=True)
     rstd_N1 = torch.rsqrt(var_N1 + eps)
     return ((x_NC - mean_N1) * rstd_N1).to(dtype), rstd_N1[:, 0]
@@ -34,33 +32,14 @@ def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Ten
 def layer_standardise_grad(
     grad_NC: Tensor, xhat_NC: Tensor, rstd_N: Tensor, stream_NC: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     grad, xhat = _wide(grad_NC), _wide(xhat_NC)
     inner = grad - grad.mean(1, keepdim=True) - xhat * (grad * xhat).mean(1, keepdim=True)
     total = rstd_N[:, None] * inner
     return (total if stream_NC is None else total + stream_NC).to(dtype)
 
 
-def layer_norm(
-    x_NC: Tensor, gamma_C: Tensor, beta_C: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """See ``rows.py``."""
-    x, gamma, beta = _wide(x_NC), _wide(gamma_C), _wide(beta_C)
-    y_NC, mean_N1, rstd_N1 = torch.ops.aten.native_layer_norm(x, x.shape[1:], gamma, beta, eps)
-    return y_NC.to(dtype), mean_N1[:, 0], rstd_N1[:, 0]
-
-
-def layer_norm_grad(
-    grad_NC: Tensor, x_NC: Tensor, mean_N: Tensor, rstd_N: Tensor, gamma_C: Tensor
-) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
-    grad = _wide(grad_NC)
-    xhat = (_wide(x_NC) - mean_N[:, None]) * rstd_N[:, None]
-    x_grad_NC = layer_standardise_grad(grad * gamma_C, xhat, rstd_N, None, x_NC.dtype)
-    return x_grad_NC, torch.stack([(grad * xhat).sum(0), grad.sum(0)])
-
-
-def _move(running: Running, mean_C: Tensor, var_C: Tensor, rows: int) -> None:
+def _update(running: Running, mean_C: Tensor, var_C: Tensor, rows: int) -> None:
     if running.count is not None:
         running.count.add_(1)
     share = running.momentum
@@ -73,13 +52,13 @@ def _move(running: Running, mean_C: Tensor, var_C: Tensor, rows: int) -> None:
 def batch_standardise(
     x_NC: Tensor, eps: float, dtype: torch.dtype, running: Running | None
 ) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     if not len(x_NC):
         return x_NC.to(dtype, copy=True), _wide(x_NC).new_zeros(x_NC.shape[1])
     var_C, mean_C = torch.var_mean(_wide(x_NC), 0, correction=0)
     rstd_C = torch.rsqrt(var_C + eps)
     if running is not None:
-        _move(running, mean_C, var_C, len(x_NC))
+        _update(running, mean_C, var_C, len(x_NC))
     return ((x_NC - mean_C) * rstd_C).to(dtype), rstd_C
 
 
@@ -92,7 +71,7 @@ def batch_standardise_grad(
     stream_NC: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     mean_both, mean_grad = affine_grad_2C * _wide(scale_C) / max(len(grad_NC), 1)
     total = rstd_C * (_wide(grad_NC) - mean_grad - _wide(xhat_NC) * mean_both)
     return (total if stream_NC is None else total + stream_NC).to(dtype)
@@ -106,7 +85,7 @@ def fold(
     dtype: torch.dtype,
     running: RunningNorm | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     if scale_C is None:
         return weight_OC.to(dtype), bias_O.to(dtype)
     weight, scale, shift = _wide(weight_OC), _wide(scale_C), _wide(shift_C)
@@ -117,24 +96,6 @@ def fold(
     return (weight * scale).to(dtype), bias.to(dtype)
 
 
-def fold_all(products: Sequence[Product], dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """See ``rows.py``."""
-    return [
-        fold(product.weight.flatten(1), *product[1:4], dtype, product.running)
-        for product in products
-    ]
-
-
-def transpose_all(weights_CK: Sequence[Tensor]) -> list[Tensor]:
-    """See ``rows.py``."""
-    return [weight_CK.flatten(1).t().contiguous() for weight_CK in weights_CK]
-
-
-def tables() -> tuple:
-    """See ``rows.py``: none."""
-    return ()
-
-
 def fold_grad(
     folded_grad_OC: Tensor,
     folded_bias_grad_O: Tensor,
@@ -142,7 +103,7 @@ def fold_grad(
     scale_C: Tensor,
     shift_C: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     grad, weight = _wide(folded_grad_OC), _wide(weight_OC)
     bias_grad_O1 = _wide(folded_bias_grad_O)[:, None]
     weight_grad = grad * scale_C + bias_grad_O1 * shift_C
@@ -151,12 +112,12 @@ def fold_grad(
 
 
 def column_sum(x_NC: Tensor) -> Tensor:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     return _wide(x_NC).sum(0)
 
 
 def gelu_grad(grad_NC: Tensor, h_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     h_grad_NC = torch.ops.aten.gelu_backward(grad_NC, h_NC)
     return F.gelu(h_NC), h_grad_NC, column_sum(h_grad_NC)
 
@@ -167,7 +128,7 @@ def add_branch(
     factors_B: Tensor | None = None,
     copy: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     if factors_B is not None:
         branch_NC = _wide(branch_NC) * _per_row(factors_B, len(x_NC))
     y_NC = (x_NC + branch_NC).to(x_NC.dtype)
@@ -177,7 +138,7 @@ def add_branch(
 def branch_grad(
     grad_NC: Tensor, factors_B: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """See ``rows.py``."""
+    """See ``ops/rows.py``."""
     grad = _wide(grad_NC)
     if factors_B is not None:
         grad = grad * _per_row(factors_B, len(grad_NC))

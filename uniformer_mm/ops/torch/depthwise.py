@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depthwise convolution out of the framework's own operators, in the fastest form of each device.
+"""Depthwise convolution out of PyTorch's own operators, in the fastest form of each device.
 
-On the CPU (oneDNN, measured by ``tools/benchmark_ops.py``):
+On the CPU (oneDNN, measured by ``tools/benchmark``):
 
 * Channels last in float32 is the only form with a kernel made for depthwise 3-D convolution; half
-  precision is upcast, because the framework's own half-precision 3-D kernel is 10 to 80 times
+  precision is upcast, because PyTorch's own half-precision 3-D kernel is 10 to 80 times
   slower and its 2-D kernel is fast only where the processor multiplies bfloat16.
-* The input gradient is the same convolution with the taps reversed: oneDNN's backward kernels
+* The input gradient is the same convolution with the kernel reversed: oneDNN's backward kernels
   treat a 3-D depthwise convolution as a dense one of 16 x 16 channels.
 * The weight gradient of a 3-D convolution is a sum over frames of 2-D ones, for the same reason.
 
-On a GPU the framework has a 3-D depthwise kernel for channels-first tensors only, so the tensor is
+On a GPU PyTorch has a 3-D depthwise kernel for channels-first tensors only, so the tensor is
 copied there and back. Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``, ``C`` channels.
 """
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+
+from ..cpu import cpu_has_avx512, cpu_multiplies
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 HALF = (torch.bfloat16, torch.float16)
@@ -34,25 +34,6 @@ AVX512_FACTOR = 4
 # centre taps are not free to change.
 SMALL = 1 << 19
 MOST_PIECES = 16
-
-
-# What tells that a processor multiplies matrices of a dtype: AVX512-BF16, AMX.
-CPU_CHECKS = {
-    torch.bfloat16: ('_is_avx512_bf16_supported', '_is_amx_tile_supported'),
-    torch.float16: ('_is_amx_fp16_supported',),
-}
-
-
-@functools.cache
-def cpu_multiplies(dtype: torch.dtype) -> bool:
-    """Whether this processor has instructions for products in half precision."""
-    return any(getattr(torch.cpu, check, bool)() for check in CPU_CHECKS[dtype])
-
-
-@functools.cache
-def cpu_has_avx512() -> bool:
-    """Whether the framework uses vectors of 512 bits on this processor."""
-    return torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
 
 def _compute_dtype(x: Tensor, rank: int) -> torch.dtype:
@@ -78,7 +59,7 @@ def forward(
 ) -> Tensor:
     """Convolve. Shape: ``x_BSC -> y_BSC``, contiguous, in the dtype of the input.
 
-    ``taps_KC``, here and below, is for the kernels; the framework reads the weight itself.
+    ``taps_KC``, here and below, is for the kernels; PyTorch reads the weight itself.
     """
     if not x_BSC.numel():
         return x_BSC.new_empty(x_BSC.shape)

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .dispatch import triton_is_interpreted
+from ..dispatch import triton_is_interpreted
 
 CPU_PROCESSORS = 1
 # From here on a compiled kernel takes its compile-time constants too, in the order of its source.
@@ -21,9 +21,6 @@ CAN_REMEMBER = TAKES_CONSTANTS and not torch.version.hip
 # What Triton specialises a kernel on: addresses that are multiples of 16, integers of 32 bits.
 ALIGNED = 15
 MAX_INT32 = 2**31 - 1
-# Who holds the functions, or chains of them, that Triton calls before and after each launch.
-HOOKS = triton.knobs.runtime if hasattr(triton, 'knobs') else triton.compiler.CompiledKernel
-NO_HOOKS = (None, None, None)
 ONES = (1, 1, 1)
 
 
@@ -39,10 +36,10 @@ class Constants(dict):
 
 
 class Kernel:
-    """A Triton kernel whose calls after the first cost the host little.
+    """A Triton kernel whose calls after the first cost little CPU time.
 
-    Triton finds the compiled form of each call from all its arguments anew, which takes about as
-    long as the rest of a launch. Here it is found by what can differ: the constants, the flags and
+    Triton finds the compiled form of each call from all its arguments, which takes about as long as
+    the rest of a launch. Here it is remembered by what can differ: the constants, the flags and
     the dtypes. A call with an odd address or a huge integer goes Triton's way.
 
     Args:
@@ -76,59 +73,36 @@ class Kernel:
         """
         index = tensors[0].get_device()
         if index < 0:
-            self._run(grid, tensors, numbers, constants, flags)
+            self.look_up(grid, tensors, numbers, constants, flags)
         elif index == torch.cuda.current_device():
-            self._start(index, grid, tensors, numbers, constants, flags)
+            self.launch(index, grid, tensors, numbers, constants, flags)
         else:
             # Kernels start on the current device, which need not be the tensors'.
             with torch.cuda.device(index):
-                self._start(index, grid, tensors, numbers, constants, flags)
+                self.launch(index, grid, tensors, numbers, constants, flags)
 
-    def _run(self, grid, tensors, numbers, constants, flags) -> Any:
+    def look_up(self, grid, tensors, numbers, constants, flags) -> Any:
+        """Launch as in Triton's tutorials; returns the compiled form."""
         values = dict(zip(self.flags, flags, strict=True))
         return self.function[grid](*tensors, *numbers, **constants, **values)
 
-    def _start(self, index, grid, tensors, numbers, constants, flags) -> None:
+    def launch(self, index, grid, tensors, numbers, constants, flags) -> None:
+        """Launch on the current device, whose number is ``index``, in the remembered form."""
         key = (index, constants, flags, *[tensor.dtype for tensor in tensors])
         found = self._compiled.get(key)
-        addresses = [tensor.data_ptr() for tensor in tensors]
         plain = max(numbers, default=0) <= MAX_INT32
-        for address in addresses:
-            if address & ALIGNED:
+        for tensor in tensors:
+            if tensor.data_ptr() & ALIGNED:
                 plain = False
-        if found is not None and plain and not launches_are_watched():
+        if found is not None and plain:
             compiled, values = found
-            # What Triton's own launch calls in the end. About a tensor it would ask the driver, an
-            # address it takes as it is.
-            compiled.run(
-                *grid,
-                *ONES[len(grid) :],
-                current_stream(index),
-                compiled.function,
-                compiled.packed_metadata,
-                *NO_HOOKS,
-                *addresses,
-                *numbers,
-                *values,
-            )
+            compiled[(*grid, *ONES[len(grid) :])](*tensors, *numbers, *values)
             return
-        compiled = self._run(grid, tensors, numbers, constants, flags)
+        compiled = self.look_up(grid, tensors, numbers, constants, flags)
         if plain and CAN_REMEMBER and compiled is not None and not triton_is_interpreted():
             values = {**constants, **dict(zip(self.flags, flags, strict=True))}
             rest = self.function.arg_names[len(tensors) + len(numbers) :]
             self._compiled[key] = compiled, tuple(values[name] for name in rest)
-
-
-def launches_are_watched() -> bool:
-    """Whether somebody, such as Triton's profiler, wants to be told of launches."""
-    before, after = HOOKS.launch_enter_hook, HOOKS.launch_exit_hook
-    # Newer releases always have chains, mostly empty ones.
-    return bool(getattr(before, 'calls', before) or getattr(after, 'calls', after))
-
-
-def current_stream(index: int) -> int:
-    """Handle of the stream on which PyTorch works on a GPU at present."""
-    return triton.runtime.driver.active.get_current_stream(index)
 
 
 def kernel(flags: Sequence[str] = (), **options: Any) -> Callable[[Callable], Kernel]:
@@ -155,5 +129,5 @@ def power_of_two(n: int) -> int:
 
 
 def float32(x: Tensor, *shape: int) -> Tensor:
-    """Fresh memory beside ``x``."""
+    """Uninitialised memory on the device of ``x``."""
     return x.new_empty(*shape, dtype=torch.float32)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tile sizes of the MLP kernels: one table, chosen from the compiled code, not from timings.
 
-``tools/kernel_assembly.py`` shows what counted: every product in the tensor cores, nothing
+``tools/kernel_assembly.py`` shows what counted: every matmul in the tensor cores, nothing
 spilled, and at least two programs, or 16 warps, on a multiprocessor of Hopper at a time (65,536
 registers, 227 KiB of shared memory).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORWARD, ADD, INPUT_GRAD, WEIGHT_GRAD = 'forward', 'add', 'input_grad', 'weight_grad'
-# The smallest extent of a matrix product.
+# The smallest extent of a matmul.
 MIN_BLOCK = 16
 
 
@@ -40,14 +40,14 @@ class MlpTile:
 TABLE: tuple[tuple[str, int, int, MlpTile], ...] = (
     (FORWARD, 64, 2, MlpTile(128, 64, 8, 3, 2)),
     (FORWARD, 128, 2, MlpTile(128, 32, 8, 2, 2, 128)),
-    # The sum with a float32 map takes registers beside the products'.
+    # The sum with a float32 map takes registers beside the matmuls'.
     (ADD, 64, 2, MlpTile(128, 64, 8, 3, 2, 128)),
     (ADD, 128, 2, MlpTile(64, 32, 4, 2, 2)),
     (INPUT_GRAD, 64, 2, MlpTile(128, 64, 8, 3, 2, 128)),
     (INPUT_GRAD, 128, 2, MlpTile(128, 32, 8, 2, 2, 128)),
     (WEIGHT_GRAD, 64, 2, MlpTile(64, 64, 4, 3, 3, 168)),
     (WEIGHT_GRAD, 128, 2, MlpTile(32, 64, 4, 3, 2)),
-    # float32 has no exact product in the tensor cores.
+    # float32 has no exact matmul in the tensor cores.
     (FORWARD, 128, 4, MlpTile(32, 32, 4, 1, 4)),
     (ADD, 128, 4, MlpTile(32, 32, 4, 1, 4)),
     (INPUT_GRAD, 128, 4, MlpTile(32, 32, 4, 1, 4)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MLP out of the framework's own operators. Names and shapes as in ``mlp.py``."""
+"""The MLP out of PyTorch's own operators. Names and shapes as in ``ops/mlp.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-# The input of the GELU is kept: making it again would cost a product, and its output one pass.
+# The input of the GELU is kept: computing it again would cost a matmul, its output one pass.
 KEEPS_HIDDEN = True
 
 
@@ -50,13 +50,13 @@ def forward(
     b_O: Tensor,
     add_BSO: Tensor | None = None,
 ) -> Tensor:
-    """See ``mlp.py``."""
+    """See ``ops/mlp.py``."""
     y_BSO = output(hidden(x_BSC.to(w_HC.dtype), w_HC, b_H), w_OH, b_O)
     return y_BSO if add_BSO is None else (add_BSO + y_BSO).to(add_BSO.dtype)
 
 
 def input_grad(grad_BSO: Tensor, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor) -> Tensor:
-    """See ``mlp.py``."""
+    """See ``ops/mlp.py``."""
     h_BSH = hidden(x_BSC, w_HC, b_H)
     return grads(grad_BSO, x_BSC, h_BSH, w_HC, w_OH, (True, *(False,) * 4))[0]
 
@@ -64,7 +64,7 @@ def input_grad(grad_BSO: Tensor, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH:
 def weight_grad(
     grad_BSO: Tensor, x_BSC: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, has_b_O: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``mlp.py``."""
+    """See ``ops/mlp.py``."""
     h_BSH = hidden(x_BSC, w_HC, b_H)
     found = grads(grad_BSO, x_BSC, h_BSH, w_HC, w_OH, (False, *(True,) * 3, has_b_O))[1:]
     dtype = torch.promote_types(x_BSC.dtype, torch.float32)

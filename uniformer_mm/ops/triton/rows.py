@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels beside the matrix products: folding, sums over rows, GELU gradient, residual sum.
+"""What stands beside matrix multiplications: folding, sums over rows, GELU gradient, residual sum.
 
 Sums over rows have two stages, each in a fixed order: a program sums its part of the rows, and
-one kernel adds the parts. Everything else is as in ``triton_norm_kernels.py``. Shapes: ``N`` rows,
-``C`` channels, ``O`` outputs of a matrix, ``P`` parts.
+one kernel adds the parts. Everything else is as in ``norm.py``. Names of the launches as in
+``ops/rows.py``. Shapes: ``N`` rows, ``C`` channels, ``O`` outputs of a matrix, ``P`` parts.
 """
 
 from __future__ import annotations
 
+import functools
+
+import torch
 import triton.language as tl
+from torch import Tensor
 
-from .launch import kernel
-from .triton_shared import normal, store_pair, tile
+from ..rows import RunningNorm
+from .grid import constants, divide, join, like
+from .launch import Constants, float32, kernel, power_of_two
+from .math import normal, store_pair, tile
+from .norm import batch_standardise as batch_standardise
+from .norm import batch_standardise_grad as batch_standardise_grad
+from .norm import layer_standardise as layer_standardise
+from .norm import layer_standardise_grad as layer_standardise_grad
 
+FOLD_TILE = 1024
+OUTPUTS_PER_PART = 256
+FOLD_GRAD_BLOCK = {'BLOCK_O': 64, 'BLOCK_C': 16}
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'rows_per_sample', 'parts', 'outputs', 'outputs_per_part']
 
 
 @kernel(do_not_specialize=SIZES)
-def sum_parts(
+def sum_parts_kernel(
     parts_ptr, sums_ptr, parts, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """Adds ``parts_PC`` into ``sums_C``."""
@@ -33,7 +46,7 @@ def sum_parts(
 
 
 @kernel(['HAS_FACTORS', 'STORES'], do_not_specialize=SIZES)
-def scale_and_sum(
+def scale_and_sum_kernel(
     x_ptr,
     factors_ptr,
     y_ptr,
@@ -67,7 +80,7 @@ def scale_and_sum(
 
 
 @kernel(do_not_specialize=SIZES)
-def gelu_grad(
+def gelu_grad_kernel(
     grad_ptr,
     h_ptr,
     gelu_ptr,
@@ -102,7 +115,7 @@ def gelu_grad(
 
 
 @kernel(['HAS_FACTORS', 'COPIES'], do_not_specialize=SIZES)
-def add_branch(
+def add_branch_kernel(
     x_ptr,
     branch_ptr,
     factors_ptr,
@@ -132,7 +145,7 @@ def add_branch(
 
 
 @kernel(['AFFINE', 'RUNNING'], do_not_specialize=SIZES)
-def fold(
+def fold_kernel(
     weight_ptr,
     bias_ptr,
     scale_ptr,
@@ -179,7 +192,7 @@ def fold(
 
 
 @kernel(do_not_specialize=SIZES)
-def fold_grad(
+def fold_grad_kernel(
     folded_grad_ptr,
     folded_bias_grad_ptr,
     weight_ptr,
@@ -213,3 +226,135 @@ def fold_grad(
         scale_grad += grad * weight
         shift_grad += bias_grad[:, None] * weight
     store_pair(parts_ptr, part, c, tl.sum(scale_grad, axis=0), tl.sum(shift_grad, axis=0), C)
+
+
+def _add_parts(parts_PC: Tensor, grid: tuple[int], block: Constants) -> Tensor:
+    parts, channels = parts_PC.shape
+    sums_C = float32(parts_PC, channels)
+    sum_parts_kernel(grid, (parts_PC, sums_C), (parts,), block)
+    return sums_C
+
+
+@functools.lru_cache(maxsize=1024)
+def _fold_grid(outputs: int, channels: int) -> tuple[tuple[int], Constants]:
+    block_c = min(power_of_two(channels), 256)
+    block_o = FOLD_TILE // block_c
+    return (-(-outputs // block_o),), constants(C=channels, BLOCK_O=block_o, BLOCK_C=block_c)
+
+
+def fold(
+    weight_OC: Tensor,
+    bias_O: Tensor,
+    scale_C: Tensor | None,
+    shift_C: Tensor | None,
+    dtype: torch.dtype,
+    running: RunningNorm | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    affine = scale_C is not None
+    if not affine and weight_OC.dtype == bias_O.dtype == dtype:
+        return weight_OC.contiguous(), bias_O
+    weight_OC = weight_OC.contiguous()
+    outputs, channels = weight_OC.shape
+    folded_OC, folded_O = like(weight_OC, dtype), like(bias_O, dtype)
+    scale_C, shift_C = (scale_C, shift_C) if affine else (bias_O, bias_O)
+    mean_C, var_C, eps = running or (bias_O, bias_O, 0.0)
+    grid, block = _fold_grid(outputs, channels)
+    tensors = weight_OC, bias_O, scale_C, shift_C, mean_C, var_C, folded_OC, folded_O
+    fold_kernel(grid, tensors, (outputs, float(eps)), block, (affine, running is not None))
+    return folded_OC, folded_O
+
+
+def fold_grad(
+    folded_grad_OC: Tensor,
+    folded_bias_grad_O: Tensor,
+    weight_OC: Tensor,
+    scale_C: Tensor,
+    shift_C: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    folded_grad_OC, weight_OC = folded_grad_OC.contiguous(), weight_OC.contiguous()
+    outputs, channels = weight_OC.shape
+    parts = -(-outputs // OUTPUTS_PER_PART)
+    parts_PC = float32(weight_OC, parts, 2 * channels)
+    weight_grad_OC = like(weight_OC, weight_OC.dtype)
+    bias_grad_O = folded_bias_grad_O.contiguous()
+    fold_grad_kernel(
+        (parts, -(-channels // FOLD_GRAD_BLOCK['BLOCK_C'])),
+        (folded_grad_OC, bias_grad_O, weight_OC, scale_C, shift_C, weight_grad_OC, parts_PC),
+        (outputs, OUTPUTS_PER_PART),
+        constants(C=channels, **FOLD_GRAD_BLOCK),
+    )
+    sums = parts_PC if parts == 1 else _add_parts(parts_PC, *join(parts, 2 * channels))
+    return weight_grad_OC, sums.view(2, channels)
+
+
+def _scale_and_sum(x_NC: Tensor, factors_B: Tensor | None, y_NC: Tensor | None) -> Tensor:
+    rows, channels = x_NC.shape
+    if not x_NC.numel():
+        return torch.zeros(channels, dtype=torch.float32, device=x_NC.device)
+    division = divide(rows, channels, x_NC.device)
+    parts_PC = float32(x_NC, division.parts[0], channels)
+    factors = x_NC if factors_B is None else factors_B.contiguous()
+    scale_and_sum_kernel(
+        division.parts,
+        (x_NC, factors, x_NC if y_NC is None else y_NC, parts_PC),
+        (rows, division.rows_per_part, 1 if factors_B is None else rows // factors_B.shape[0]),
+        division.block,
+        (factors_B is not None, y_NC is not None),
+    )
+    return _add_parts(parts_PC, division.join_grid, division.join_block)
+
+
+def column_sum(x_NC: Tensor) -> Tensor:
+    """See ``ops/rows.py``."""
+    return _scale_and_sum(x_NC.contiguous(), None, None)
+
+
+def branch_grad(
+    grad_NC: Tensor, factors_B: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    grad_NC = grad_NC.contiguous()
+    if factors_B is None and grad_NC.dtype == dtype:
+        return grad_NC, _scale_and_sum(grad_NC, None, None)
+    branch_grad_NC = like(grad_NC, dtype)
+    return branch_grad_NC, _scale_and_sum(grad_NC, factors_B, branch_grad_NC)
+
+
+def gelu_grad(grad_NC: Tensor, h_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    grad_NC, h_NC = grad_NC.contiguous(), h_NC.contiguous()
+    rows, channels = h_NC.shape
+    gelu_NC = like(h_NC, h_NC.dtype)
+    if not h_NC.numel():
+        return gelu_NC, grad_NC, torch.zeros(channels, dtype=torch.float32, device=h_NC.device)
+    division = divide(rows, channels, h_NC.device)
+    parts_PC = float32(h_NC, division.parts[0], channels)
+    tensors = grad_NC, h_NC, gelu_NC, grad_NC, parts_PC
+    gelu_grad_kernel(division.parts, tensors, (rows, division.rows_per_part), division.block)
+    return gelu_NC, grad_NC, _add_parts(parts_PC, division.join_grid, division.join_block)
+
+
+def add_branch(
+    x_NC: Tensor,
+    branch_NC: Tensor,
+    factors_B: Tensor | None = None,
+    copy: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """See ``ops/rows.py``."""
+    x_NC, branch_NC = x_NC.contiguous(), branch_NC.contiguous()
+    rows, channels = x_NC.shape
+    y_NC = like(x_NC, x_NC.dtype)
+    copy_NC = None if copy is None else like(x_NC, copy)
+    if x_NC.numel():
+        division = divide(rows, channels, x_NC.device)
+        factors = x_NC if factors_B is None else factors_B.contiguous()
+        add_branch_kernel(
+            division.tiles,
+            (x_NC, branch_NC, factors, y_NC, y_NC if copy_NC is None else copy_NC),
+            (rows, 1 if factors_B is None else rows // factors_B.shape[0]),
+            division.block,
+            (factors_B is not None, copy_NC is not None),
+        )
+    return y_NC, copy_NC

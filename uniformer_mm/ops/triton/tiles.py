@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..cache import cache_folder
+
 WARP = 32
 MAX_BLOCK_C = 64
 CACHE_VERSION = 1
@@ -62,10 +64,8 @@ TABLE: tuple[tuple[str, tuple[int, int] | None, int, int | None, Tile], ...] = (
 
 
 def cache_file(device_name: str) -> Path:
-    """Where tuned tiles of a device are kept: ``UNIFORMER_MM_CACHE`` or the user's cache."""
-    user = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    folder = Path(os.environ.get('UNIFORMER_MM_CACHE') or Path(user, 'uniformer_mm'))
-    return folder / f'tiles_{"_".join(device_name.split())}.json'
+    """Where tuned tiles of a device are kept."""
+    return cache_folder() / f'tiles_{"_".join(device_name.split())}.json'
 
 
 def key(operation: str, kernel: tuple[int, ...], channels: int, dtype: torch.dtype) -> str:

@@ -8,14 +8,15 @@ training step. The result is used by every later process on the same kind of GPU
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor
 
-from . import framework
+from ..torch import depthwise as plain
+from . import depthwise
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, default_tile, key, save_tuned
 
 PATCHES = ((1, 4), (1, 7), (1, 8), (2, 4), (2, 7), (2, 8), (4, 4), (4, 7), (7, 7))
@@ -69,7 +70,7 @@ def tune(
 ) -> dict[Tile, float]:
     """Time the table's tile and every candidate on random data and keep the fastest right one.
 
-    A tile that cannot be compiled or launched, or whose result is not the framework's, is left out
+    A tile that cannot be compiled or launched, or whose result is not PyTorch's, is left out
     with a warning.
 
     Args:
@@ -95,8 +96,6 @@ def tune(
         raise ValueError('tune needs a GPU; without one the tiles of the table are used.')
     from triton.errors import TritonError
 
-    from . import triton_depthwise
-
     draw = torch.Generator(device).manual_seed(0)
     random = {'generator': draw, 'device': device}
     x_BSC, grad_BSC = (torch.randn(shape, **random).to(dtype) for _ in range(2))
@@ -104,13 +103,13 @@ def tune(
 
     def call(tile: Tile) -> Tensor:
         if operation == FORWARD:
-            return triton_depthwise.forward(x_BSC, weight, None, True, tile)
-        return triton_depthwise.weight_grad(grad_BSC, x_BSC, kernel, tile)[0]
+            return depthwise.forward(x_BSC, weight, None, True, tile)
+        return depthwise.weight_grad(grad_BSC, x_BSC, kernel, tile)[0]
 
     if operation == FORWARD:
-        expected = framework.forward(x_BSC.float(), weight, None, True)
+        expected = plain.forward(x_BSC.float(), weight, None, True)
     else:
-        expected = framework.weight_grad(grad_BSC.float(), x_BSC.float(), kernel)[0]
+        expected = plain.weight_grad(grad_BSC.float(), x_BSC.float(), kernel)[0]
     expected = expected.double()
     capability = torch.cuda.get_device_capability(device) if device == 'cuda' else None
     default = default_tile(operation, capability, kernel, dtype.itemsize)
@@ -119,7 +118,7 @@ def tune(
         try:
             times[tile] = _checked_milliseconds(functools.partial(call, tile), expected, measure)
         except (TritonError, RuntimeError) as error:
-            MMLogger.get_current_instance().warning(
+            logging.getLogger(__name__).warning(
                 '%s of kernel %s and map %s in %s: %s is left out: %s',
                 *(operation, kernel, shape, dtype, tile, error),
             )

@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels of LayerNorm and BatchNorm on rows of channels, mostly without affine parts.
+"""LayerNorm and BatchNorm on rows of channels, without their affine parts.
 
 A tile is some rows and some or all channels; every access is contiguous. Statistics, sums and the
 arithmetic are float32. BatchNorm's moments are found in two stages, each in a fixed order: a
 program follows the mean and the sum of squared deviations (Welford) of its part of the rows, and
 one kernel joins the parts. Offsets are 64-bit. ``C`` is a compile-time constant, the number of rows
 is not: another image size compiles nothing. Shapes: ``N`` rows, ``C`` channels, ``P`` parts.
+Names of the launches as in ``ops/rows.py``.
 """
 
 from __future__ import annotations
 
+import torch
 import triton.language as tl
+from torch import Tensor
 
-from .launch import kernel
-from .triton_shared import moments, standardise_grad, store_pair, tile
+from ..rows import Running
+from .grid import divide, like, whole_rows
+from .launch import float32, kernel
+from .math import moments, standardise_grad, store_pair, tile
 
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
 SIZES = ['rows', 'rows_per_part', 'parts']
 
 
 @kernel(do_not_specialize=SIZES)
-def layer_standardise(
+def layer_standardise_kernel(
     x_ptr,
     xhat_ptr,
     rstd_ptr,
@@ -41,7 +46,7 @@ def layer_standardise(
 
 
 @kernel(['HAS_STREAM'], do_not_specialize=SIZES)
-def layer_standardise_grad(
+def layer_standardise_grad_kernel(
     grad_ptr,
     xhat_ptr,
     rstd_ptr,
@@ -67,74 +72,7 @@ def layer_standardise_grad(
 
 
 @kernel(do_not_specialize=SIZES)
-def layer_norm(
-    x_ptr,
-    gamma_ptr,
-    beta_ptr,
-    y_ptr,
-    mean_ptr,
-    rstd_ptr,
-    rows,
-    eps,
-    C: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """``y_NC``, ``mean_N`` and ``rstd_N`` of ``x_NC``; a program holds whole rows."""
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    c = tl.arange(0, BLOCK_C)
-    at, ok = tile(n, c, rows, C)
-    x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
-    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    beta = tl.load(beta_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    mean, centred, rstd = moments(x, c, eps, C)
-    y = centred * rstd[:, None] * gamma[None, :] + beta[None, :]
-    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
-    tl.store(mean_ptr + n, mean, mask=n < rows)
-    tl.store(rstd_ptr + n, rstd, mask=n < rows)
-
-
-@kernel(do_not_specialize=SIZES)
-def layer_norm_grad(
-    grad_ptr,
-    x_ptr,
-    mean_ptr,
-    rstd_ptr,
-    gamma_ptr,
-    x_grad_ptr,
-    parts_ptr,
-    rows,
-    rows_per_part,
-    C: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """``x_grad_NC``, and for each part the sums ``parts_P2C`` of ``grad xhat`` and ``grad``."""
-    part = tl.program_id(0)
-    c = tl.arange(0, BLOCK_C)
-    gamma = tl.load(gamma_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    first = part * rows_per_part
-    last = min(first + rows_per_part, rows)
-    sum_both = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    sum_grad = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
-    for start in range(first, last, BLOCK_N):
-        n = start + tl.arange(0, BLOCK_N)
-        at, ok = tile(n, c, last, C)
-        grad = tl.load(grad_ptr + at, mask=ok, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
-        mean = tl.load(mean_ptr + n, mask=n < last, other=0.0)
-        rstd = tl.load(rstd_ptr + n, mask=n < last, other=0.0)
-        xhat = tl.where(ok, (x - mean[:, None]) * rstd[:, None], 0.0)
-        sum_both += grad * xhat
-        sum_grad += grad
-        grad *= gamma[None, :]
-        total = standardise_grad(grad, xhat, rstd, C)
-        tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
-    store_pair(parts_ptr, part, c, tl.sum(sum_both, axis=0), tl.sum(sum_grad, axis=0), C)
-
-
-@kernel(do_not_specialize=SIZES)
-def moments_of_parts(
+def moments_of_parts_kernel(
     x_ptr,
     parts_ptr,
     rows,
@@ -172,7 +110,7 @@ def moments_of_parts(
 
 
 @kernel(['TRACKS', 'COUNTS', 'CUMULATIVE'], do_not_specialize=SIZES)
-def join_moments(
+def join_moments_kernel(
     parts_ptr,
     mean_ptr,
     rstd_ptr,
@@ -191,10 +129,10 @@ def join_moments(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """``mean_C`` and ``rstd_C`` from ``parts_P2C``; moves the running statistics.
+    """``mean_C`` and ``rstd_C`` from ``parts_P2C``; updates the running statistics.
 
-    ``COUNTS`` adds 1 to the counter of batches. ``CUMULATIVE`` reads it (already counted) and moves
-    by its inverse instead of the momentum.
+    ``COUNTS`` adds 1 to the counter of batches. ``CUMULATIVE`` reads it (already counted) and
+    updates by its inverse instead of the momentum.
     """
     lane = tl.arange(0, BLOCK_P)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -236,7 +174,7 @@ def join_moments(
 
 
 @kernel(do_not_specialize=SIZES)
-def batch_standardise(
+def batch_standardise_kernel(
     x_ptr,
     mean_ptr,
     rstd_ptr,
@@ -258,7 +196,7 @@ def batch_standardise(
 
 
 @kernel(['HAS_STREAM'], do_not_specialize=SIZES)
-def batch_standardise_grad(
+def batch_standardise_grad_kernel(
     grad_ptr,
     xhat_ptr,
     rstd_ptr,
@@ -275,7 +213,7 @@ def batch_standardise_grad(
     """``stream + rstd (grad - mean(grad) - xhat mean(grad xhat))``, the means over all rows.
 
     They are ``scale sums_1 / N`` and ``scale sums_0 / N``, where ``sums_2C`` are the gradients of
-    the scale and the shift that were folded into the product after the norm.
+    the scale and the shift that were folded into the matrix after the norm.
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -290,3 +228,93 @@ def batch_standardise_grad(
     if HAS_STREAM:
         total += tl.load(stream_ptr + at, mask=ok, other=0.0).to(tl.float32)
     tl.store(x_grad_ptr + at, total.to(x_grad_ptr.dtype.element_ty), mask=ok)
+
+
+def layer_standardise(x_NC: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    x_NC = x_NC.contiguous()
+    rows, channels = x_NC.shape
+    xhat_NC, rstd_N = like(x_NC, dtype), float32(x_NC, rows)
+    grid, block = whole_rows(rows, channels)
+    if x_NC.numel():
+        layer_standardise_kernel(grid, (x_NC, xhat_NC, rstd_N), (rows, float(eps)), block)
+    return xhat_NC, rstd_N
+
+
+def layer_standardise_grad(
+    grad_NC: Tensor, xhat_NC: Tensor, rstd_N: Tensor, stream_NC: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """See ``ops/rows.py``."""
+    grad_NC, xhat_NC = grad_NC.contiguous(), xhat_NC.contiguous()
+    has_stream = stream_NC is not None
+    stream_NC = stream_NC.contiguous() if has_stream else grad_NC
+    rows, channels = grad_NC.shape
+    x_grad_NC = like(grad_NC, dtype)
+    grid, block = whole_rows(rows, channels)
+    if grad_NC.numel():
+        tensors = grad_NC, xhat_NC, rstd_N, stream_NC, x_grad_NC
+        layer_standardise_grad_kernel(grid, tensors, (rows,), block, (has_stream,))
+    return x_grad_NC
+
+
+def batch_standardise(
+    x_NC: Tensor, eps: float, dtype: torch.dtype, running: Running | None
+) -> tuple[Tensor, Tensor]:
+    """See ``ops/rows.py``."""
+    x_NC = x_NC.contiguous()
+    rows, channels = x_NC.shape
+    xhat_NC = like(x_NC, dtype)
+    if not x_NC.numel():
+        return xhat_NC, torch.zeros(channels, dtype=torch.float32, device=x_NC.device)
+    division = divide(rows, channels, x_NC.device)
+    parts = division.parts[0]
+    parts_P2C = float32(x_NC, parts, 2, channels)
+    mean_C, rstd_C = float32(x_NC, channels), float32(x_NC, channels)
+    mean, var, count, momentum = running or (mean_C, mean_C, None, 0.0)
+    cumulative = momentum is None
+    if cumulative:
+        # Every program reads the counter, so none of them can count.
+        count.add_(1)
+    sizes = rows, division.rows_per_part
+    moments_of_parts_kernel(division.parts, (x_NC, parts_P2C), sizes, division.block)
+    join_moments_kernel(
+        division.join_grid,
+        (parts_P2C, mean_C, rstd_C, mean, var, mean_C if count is None else count),
+        (*sizes, parts, float(eps), 0.0 if cumulative else float(momentum)),
+        division.join_block,
+        (running is not None, count is not None and not cumulative, cumulative),
+    )
+    batch_standardise_kernel(
+        division.tiles, (x_NC, mean_C, rstd_C, xhat_NC), (rows,), division.block
+    )
+    if running is not None:
+        # What PyTorch's own operators do to tensors that they change. torch 2.4 takes them
+        # one by one.
+        for tensor in (mean, var) if count is None else (mean, var, count):
+            torch.autograd.graph.increment_version(tensor)
+    return xhat_NC, rstd_C
+
+
+def batch_standardise_grad(
+    grad_NC: Tensor,
+    xhat_NC: Tensor,
+    rstd_C: Tensor,
+    scale_C: Tensor,
+    affine_grad_2C: Tensor,
+    stream_NC: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """See ``ops/rows.py``."""
+    grad_NC, xhat_NC = grad_NC.contiguous(), xhat_NC.contiguous()
+    has_stream = stream_NC is not None
+    stream_NC = stream_NC.contiguous() if has_stream else grad_NC
+    rows, channels = grad_NC.shape
+    x_grad_NC = like(grad_NC, dtype)
+    if grad_NC.numel():
+        division = divide(rows, channels, grad_NC.device)
+        sums_2C = affine_grad_2C.contiguous()
+        tensors = grad_NC, xhat_NC, rstd_C, scale_C, sums_2C, stream_NC, x_grad_NC
+        batch_standardise_grad_kernel(
+            division.tiles, tensors, (rows,), division.block, (has_stream,)
+        )
+    return x_grad_NC
