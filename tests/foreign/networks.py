@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.official import OfficialUniFormer
-from tests.models.test_official import randomise
 from uniformer_mm.models import (
     UniFormer2d,
     UniFormer2dClassifier,
@@ -60,6 +59,16 @@ CASES = {
 }
 SIDES = (48, 64)
 FRAMES = 4
+
+
+def randomise(model: nn.Module) -> None:
+    """Parameters and running statistics far from their initial values."""
+    generator = torch.Generator().manual_seed(7)
+    for name, tensor in model.state_dict().items():
+        if 'running_var' in name:
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.add_(torch.randn(tensor.shape, generator=generator).to(tensor) * 0.1)
 
 
 def dense(case: Case, **options) -> nn.Module:

@@ -13,27 +13,23 @@ from torch import Tensor, nn
 from .networks import CASES, Case, assert_same, dense, loss_of, reference_of, sample, tensors
 
 # What an owner of the network may hook. The official code has the same names.
-CHILDREN = {
-    'patch_embed': ('', 'proj', 'norm'),
-    'convolution': ('', 'pos_embed', 'norm1', 'conv1', 'attn', 'conv2', 'norm2')
-    + ('mlp', 'mlp.fc1', 'mlp.fc2'),
-    'attention': ('', 'pos_embed', 'norm1', 'attn', 'attn.qkv', 'attn.proj', 'norm2')
-    + ('mlp', 'mlp.fc1', 'mlp.fc2'),
-    'divided': ('t_norm', 't_attn', 't_attn.qkv', 't_attn.proj'),
-}
+MLP = ('mlp', 'mlp.fc1', 'mlp.fc2')
+LOCAL = ('', 'pos_embed', 'norm1', 'conv1', 'attn', 'conv2', 'norm2', *MLP)
+GLOBAL = ('', 'pos_embed', 'norm1', 'attn', 'attn.qkv', 'attn.proj', 'norm2', *MLP)
+DIVIDED = ('t_norm', 't_attn', 't_attn.qkv', 't_attn.proj')
+EMBED = ('', 'proj', 'norm')
 
 
 def names(case: Case) -> list[str]:
     """The modules of a network that tests hook, by their official names."""
     found = []
     for stage, depth in enumerate(case.arch['depths'], 1):
-        stem = ('', 'proj') if case.arch.get('stem') == 'conv' else CHILDREN['patch_embed']
-        if stage > 1 and case.arch.get('downsample', 'patch') == 'patch':
-            stem = CHILDREN['patch_embed']
-        found += [f'patch_embed{stage}.{child}'.strip('.') for child in stem]
-        children = CHILDREN['convolution' if stage < 3 else 'attention']
+        conv = case.arch.get('stem' if stage == 1 else 'downsample') == 'conv'
+        embed = ('', 'proj') if conv else EMBED
+        found += [f'patch_embed{stage}.{child}'.strip('.') for child in embed]
+        children = LOCAL if stage < 3 else GLOBAL
         if case.options.get('attention') == 'divided' and stage > 2:
-            children += CHILDREN['divided']
+            children += DIVIDED
         for index in range(depth):
             found += [f'blocks{stage}.{index}.{child}'.strip('.') for child in children]
         found.append(f'norm{stage}')
@@ -77,7 +73,7 @@ def run(model: nn.Module, x: Tensor, wanted: list[str]) -> Seen:
 
 
 def as_rows(tensor: Tensor) -> Tensor:
-    """Tokens without the axes before the channels: windows are (B, H, W, C) in the official code."""
+    """Tokens as rows: in window blocks the official code has them as (B, H, W, C)."""
     return tensor.flatten(0, -2)
 
 
@@ -86,6 +82,7 @@ def compare(case: Case, name: str, got: list[list[Tensor]], want: list[list[Tens
     windowed = 'window_size' in case.options and name.startswith('blocks3')
     for ours, theirs in zip(got, want, strict=True):
         if windowed and in_tokens(case, name.removesuffix(' backward')):
+            assert {tensor.ndim for tensor in ours} == {3}, name
             ours, theirs = map(as_rows, ours), map(as_rows, theirs)
         try:
             assert_same(ours, theirs, 1e-8)
@@ -112,41 +109,9 @@ def test_hooks_see_what_the_released_network_s_do(name: str, training: bool) -> 
         if case.hourglass and 'blocks' in module and module.count('.') == 1 and module > 'blocks3':
             # Hooks give None for scores that nobody needs; whether anybody does is our choice.
             continue
-        compare(case, f'{module} backward', ours[f'{module} backward'], theirs[f'{module} backward'])
-
-
-@pytest.mark.parametrize('name', CASES)
-def test_hooks_see_maps_or_tokens(name: str) -> None:
-    """Numbers of axes, their order and their lengths."""
-    case = CASES[name]
-    model, x = dense(case).eval().float(), sample(case, dtype=torch.float32)
-    seen: Seen = defaultdict(list)
-    wanted = names(case)
-    watch(model, wanted, seen)
-    with torch.no_grad():
-        model(x)
-    for module in wanted:
-        place = module.partition('.')[0]
-        stage = int(place[-1])
-        assert len(seen[module]) == 1, module
-        width = case.arch['dims'][stage - 1]
-        if place.startswith('norm'):
-            continue
-        first, *_, last = seen[module][0]
-        if module.endswith(('qkv', 'fc1')):
-            last = first
-        elif module.endswith(('proj', 'fc2', 'patch_embed1', 'patch_embed2')):
-            first = last
-        if in_tokens(case, module):
-            assert last.ndim == 3, f'{module}: {tuple(last.shape)}'
-            assert last.shape[-1] == width, f'{module}: {tuple(last.shape)}'
-            continue
-        output = seen[module][0][len(seen[module][0]) // 2] if case.hourglass else last
-        side = tuple(n // 2 ** (stage + 1) for n in x.shape[-2:])
-        time = (x.shape[2] // 2,) if case.ndim == 3 else ()
-        if module.count('.') == 0 or not module.endswith(('mlp.fc1',)):
-            assert output.shape == (len(x), output.shape[1], *time, *side), module
-            assert output.shape[1] == width, f'{module}: {tuple(output.shape)}'
+        compare(
+            case, f'{module} backward', ours[f'{module} backward'], theirs[f'{module} backward']
+        )
 
 
 def only(kind: str) -> Callable[[str], bool]:

@@ -51,8 +51,7 @@ def hessian_differences(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         loss = loss_of(functional_call(model, leaves, (x,)))
         sides.append(torch.autograd.grad(loss, [*leaves.values(), x]))
     return {
-        name: (plus - minus) / (2 * STEP)
-        for name, plus, minus in zip(named, *sides, strict=True)
+        name: (plus - minus) / (2 * STEP) for name, plus, minus in zip(named, *sides, strict=True)
     }
 
 
