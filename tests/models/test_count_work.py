@@ -13,6 +13,8 @@ import torch
 
 pytest.importorskip('triton', reason='the package triton is not installed')
 
+from uniformer_mm.models.prepared import prepare
+
 from tests.models.official import OfficialUniFormer
 from tools import count_work
 from tools.benchmarking.host import as_on_a_gpu
@@ -21,7 +23,6 @@ from tools.benchmarking.timing import CountBytes, moved_bytes
 from tools.benchmarking.variants import Work, build, random_state
 from uniformer_mm.models import ARCHS
 from uniformer_mm.models.blocks import LocalBlock
-from uniformer_mm.models.prepared import prepare
 from uniformer_mm.ops.launch import Kernel
 
 IMAGE = Work('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
