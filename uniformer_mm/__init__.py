@@ -26,3 +26,9 @@ __all__ += ['__version__']
 # Plain type='UniFormer2d' in every toolbox's scope; load_from='uniformer://...' of mmengine.
 after_import('mmengine.registry', 'uniformer_mm.registry')
 after_import('mmengine.runner.checkpoint', 'uniformer_mm.weights.mmengine')
+# Counters of operations learn of fused attention, which their tables leave out.
+after_import('torch.utils.flop_counter', 'uniformer_mm.flops.for_torch')
+after_import('mmengine.analysis.complexity_analysis', 'uniformer_mm.flops.for_mmengine')
+after_import('fvcore.nn.flop_count', 'uniformer_mm.flops.for_fvcore')
+after_import('thop.profile', 'uniformer_mm.flops.for_thop')
+after_import('ptflops.pytorch_ops', 'uniformer_mm.flops.for_ptflops')
