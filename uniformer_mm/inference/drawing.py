@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
 
-LEAST_SIDE = 480
+LEAST_SIDE = 560
 """Images whose long side is shorter are enlarged before anything is drawn on them, pixels."""
 
 TRUTH_MARK = '✓'
@@ -42,12 +42,13 @@ def distinct_colors(count: int) -> list[Color]:
     ]
 
 
-def enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """A copy of a small image at a whole multiple of its size, and that multiple."""
-    factor = max(1, -(-LEAST_SIDE // max(image.shape[:2])))
+def enlarged(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """A copy of an image, a small one made as large as labels need, and the factor."""
+    factor = max(1.0, LEAST_SIDE / max(image.shape[:2]))
     if factor == 1:
-        return np.ascontiguousarray(image).copy(), 1
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), factor
+        return np.array(image, order='C'), 1.0
+    height, width = (round(side * factor) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), factor
 
 
 def draw_instances(
@@ -295,10 +296,9 @@ def draw_bars(
     return np.concatenate([canvas, np.asarray(page)])
 
 
-def titled(image: np.ndarray, title: str) -> np.ndarray:
-    """An image under a line of text."""
+def titled(image: np.ndarray, title: str, size: int = 20) -> np.ndarray:
+    """An image under a line of text, ``size`` pixels high."""
     width = image.shape[1]
-    size = max(14, round(width / 34))
     font = _font(size)
     page = Image.new('RGB', (width, size * 2), _WHITE)
     ImageDraw.Draw(page).text(

@@ -169,12 +169,12 @@ class ClsEngine(Engine):
         self._inferencer = ImageClassificationInferencer(
             choice.config, pretrained=False, device=device, classes=self.names.classes
         )
-        self._inferencer.show_progress = False
         return self._inferencer.model
 
     def run(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[Result]:
         """See :meth:`Engine.run`."""
-        found = self._inferencer(_bgr(images), batch_size=len(images), return_datasamples=True)
+        with _no_bar():
+            found = self._inferencer(_bgr(images), batch_size=len(images), return_datasamples=True)
         return [
             Classification(
                 name=name,
@@ -184,6 +184,18 @@ class ClsEngine(Engine):
             )
             for name, image, sample in zip(names, images, found, strict=True)
         ]
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """mmpretrain draws a progress bar for each call; this switch of its own stops it."""
+    from mmpretrain.utils import progress
+
+    before, progress.disable_progress_bar = progress.disable_progress_bar, True
+    try:
+        yield
+    finally:
+        progress.disable_progress_bar = before
 
 
 class VideoEngine(Engine):

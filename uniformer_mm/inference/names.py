@@ -51,7 +51,10 @@ def names_of(choice: Choice, classes: Sequence[str] | None = None) -> Names:
             )
         return Names(tuple(classes), tuple(distinct_colors(len(classes))))
     saved = choice.meta.get('dataset_meta') or {}
-    own = getattr(DATASETS.get(str(dataset.get('type'))), 'METAINFO', {})
+    kind = str(dataset.get('type'))
+    if '.' not in kind:
+        kind = f'{choice.config.default_scope}.{kind}'
+    own = getattr(DATASETS.get(kind), 'METAINFO', {})
     for source in (saved, dataset.get('metainfo') or {}, own):
         found = source.get('classes') or source.get('CLASSES')
         if found and not isinstance(found, str) and count in (0, len(found)):
