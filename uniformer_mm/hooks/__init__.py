@@ -7,8 +7,10 @@ from .cuda_graphs import CudaGraphHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
+from .visualization import ClipVisualizationHook
 
 __all__ = [
+    'ClipVisualizationHook',
     'CompileHook',
     'CudaGraphHook',
     'Float32ModulesHook',
