@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from uniformer_mm import __version__
-from uniformer_mm.cli import SUBCOMMANDS, build_parser, main
+from uniformer_mm.cli import GROUPS, SUBCOMMANDS, Subcommand, build_parser, main
 
 
 def run(args) -> int:
@@ -25,7 +25,8 @@ def add_parser(subparsers) -> None:
 
 @pytest.fixture
 def stumble(monkeypatch):
-    monkeypatch.setitem(SUBCOMMANDS, 'stumble', (f'{__name__}:add_parser', 'always fails'))
+    row = Subcommand(f'{__name__}:add_parser', 'always fails', 'environment')
+    monkeypatch.setitem(SUBCOMMANDS, 'stumble', row)
 
 
 def test_mistake_is_one_line_and_exit_status_2(stumble, capsys):
@@ -63,13 +64,15 @@ def add_nested_parser(subparsers) -> None:
     ],
 )
 def test_arguments_are_named_as_options(monkeypatch, capsys, words, said):
-    monkeypatch.setitem(SUBCOMMANDS, 'stumble', (f'{__name__}:add_nested_parser', 'fails'))
+    row = Subcommand(f'{__name__}:add_nested_parser', 'fails', 'environment')
+    monkeypatch.setitem(SUBCOMMANDS, 'stumble', row)
     assert main(['stumble', words, 'deeper']) == 2
     assert capsys.readouterr().err == f'uniformer-mm stumble: {said or words}\n'
 
 
 def test_a_summary_stands_in_the_table_alone(monkeypatch):
-    monkeypatch.setitem(SUBCOMMANDS, 'stumble', (f'{__name__}:add_nested_parser', 'always fails'))
+    row = Subcommand(f'{__name__}:add_nested_parser', 'always fails', 'environment')
+    monkeypatch.setitem(SUBCOMMANDS, 'stumble', row)
     for argv in ([], ['stumble']):
         text = build_parser(argv).format_help()
         assert 'always fails' in text and 'another summary' not in text
@@ -107,6 +110,10 @@ def test_version_and_unknown_command(capsys):
     assert capsys.readouterr().out.strip() == __version__
     with pytest.raises(SystemExit, match='2'):
         main(['no-such-command'])
+    assert "there is no command 'no-such-command'; uniformer-mm --help" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='2'):
+        main(['recipe'])
+    assert "there is no command 'recipe'; did you mean 'recipes'?" in capsys.readouterr().err
     with pytest.raises(SystemExit, match='2'):
         main([])
 
@@ -119,3 +126,56 @@ def test_only_the_called_module_is_imported():
     )
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stderr
+
+
+def test_help_lists_every_subcommand_under_the_heading_of_its_group():
+    heading, listed = None, {}
+    for line in build_parser([]).format_help().splitlines():
+        if line.endswith(':') and not line.startswith(' '):
+            heading = line[:-1]
+        elif line.startswith('  ') and line.split()[0] in SUBCOMMANDS:
+            listed[line.split()[0]] = heading
+    assert listed == {name: GROUPS[row.group] for name, row in SUBCOMMANDS.items()}
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, '-m', 'uniformer_mm', '--version'], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == __version__, done.stderr
+
+
+HEAVY = ['mmcv', 'mmengine', 'numpy', 'torch', 'triton']
+
+
+@pytest.mark.parametrize(
+    ('words', 'most'),
+    [
+        (None, 80),
+        (['--help'], 100),
+        (['recipes'], 300),
+        (['zoo'], 300),
+        (['zoo', 'show', 'cls/b'], 300),
+        (['config', 'cls/b'], 300),
+        (['no-such-command'], 100),
+    ],
+)
+def test_what_only_lists_imports_neither_pytorch_nor_mmengine(words, most):
+    """Modules beside the interpreter's own, whose number says what start-up costs."""
+    program = (
+        'import contextlib, sys; before = set(sys.modules)\n'
+        'import uniformer_mm\n'
+        f'words = {words!r}\n'
+        'if words is None:\n'
+        '    uniformer_mm.list_models\n'
+        'else:\n'
+        '    from uniformer_mm.cli import main\n'
+        '    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):\n'
+        '        main(words)\n'
+        'new = set(sys.modules) - before\n'
+        f'print(len(new), *sorted(set({HEAVY!r}) & new))'
+    )
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    count, *heavy = done.stdout.split()
+    assert heavy == []
+    assert int(count) <= most

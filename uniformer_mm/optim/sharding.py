@@ -23,7 +23,7 @@ from .foreach import grouped
 BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
 
 
-@FUNCTIONS.register_module()
+@register(FUNCTIONS)
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
     """FSDP's ``auto_wrap_policy``: each block of a UniFormer is one unit, the rest the root's.
 

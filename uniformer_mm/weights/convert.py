@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from ..labels import class_names, permutation
 from ..models.arch import ARCHS
-from .errors import CheckpointError
+from ..models.state_dict import META_KEY
 from .evidence import Evidence, gather
-from .files import META_KEY, read_checkpoint
+from .files import read_checkpoint
 from .layouts import LAYOUTS, Recognised, recognise, write_layout
 from .lookup import locate
 from .signature import Signature, signature_of

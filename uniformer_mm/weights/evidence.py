@@ -14,8 +14,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..errors import CheckpointError
 from ..models.arch import ARCHS, Arch
-from .errors import CheckpointError
 from .files import Checkpoint
 from .layouts import Recognised
 from .lookup import Located

@@ -26,12 +26,12 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..models.state_dict import META_KEY
 
 # Order of the official loaders; the averaged copies are read only on request.
 CONTAINERS = ('state_dict', 'model', 'model_state')
 EMA_CONTAINERS = ('model_ema', 'state_dict_ema')
-META_KEY = 'uniformer_mm'
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Checkpoint:
         meta: The file's ``meta`` entry (mmengine's and ours).
         extras: Other top-level entries that say where the file comes from: ``args``, ``arch``,
             ``cfg``, ``epoch``.
-        noted: What the backbone noted when it was saved (see ``guard.py``).
+        noted: What the backbone noted when it was saved (see ``models/state_dict.py``).
         sha256: Digest of the file, hexadecimal.
         md5: Digest of the file, hexadecimal.
     """

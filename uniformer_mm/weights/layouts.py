@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 # Classifier modules of the official names; the rest belongs to the trunk.
 HEADS = ('head', 'aux_head', 'head_cls')

@@ -16,13 +16,13 @@ from os import PathLike
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
 from ..labels import class_names
 from ..models.arch import arch_name
 from ..models.uniformer import UniFormer
-from .errors import CheckpointError
 from .evidence import Evidence, gather
 from .files import Checkpoint, read_checkpoint
-from .inflate import INFLATIONS, can_inflate, inflate
+from .inflation import INFLATIONS, can_inflate, inflate
 from .layouts import HEADS, Recognised, recognise
 from .lookup import locate
 from .signature import Signature, first_difference, scales_start_anew, signature_of

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from ..errors import CheckpointError
 from .download import DiskFullError, DownloadError, fetch, record, sidecar_of
-from .errors import CheckpointError
 from .files import file_digests
 from .zoo import SCHEME, Host, Row, find_by_digest, find_row
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..errors import CheckpointError
 from ..models.classifier import UniFormer2dClassifier
-from .errors import CheckpointError
 from .loader import load_weights
 from .zoo import SCHEME, Row, find_row
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error of this package."""
+"""Errors that this package adds to ValueError, which a user's other mistakes raise."""
 
 from __future__ import annotations
 

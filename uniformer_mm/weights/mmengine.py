@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``load_from='uniformer://...'``: zoo names for mmengine's own checkpoint loading.
+"""What mmengine calls: ``init_cfg=dict(type='UniFormerPretrained')``, ``load_from='uniformer://'``.
 
-mmengine loads whole models by their keys and only logs what does not fit, so the file is handed
-over in the keys of the toolbox that its row belongs to.
+mmengine loads whole models by their keys and only logs what does not fit, so a zoo name's file is
+handed over in the keys of the toolbox that its row belongs to.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from os import PathLike
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model.weight_init import update_init_info
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
 
 from ..labels import permutation
+from ..models.state_dict import META_KEY
+from ..registry import WEIGHT_INITIALIZERS, register
 from .evidence import gather
-from .files import META_KEY, read_checkpoint
+from .files import read_checkpoint
 from .layouts import recognise, write_layout
+from .loader import load_weights
 from .lookup import locate
 from .signature import signature_of
 from .zoo import SCHEME
@@ -28,6 +34,48 @@ _TOOLBOX_LAYOUT = {
     'video classification': 'mmaction2',
     'pose estimation': 'mmpose',
 }
+
+
+@register(WEIGHT_INITIALIZERS)
+class UniFormerPretrained:
+    """Load a checkpoint into the module and account for every tensor.
+
+    mmengine's own ``Pretrained`` unwraps one container key and logs what does not fit; this one
+    reads all official layouts, inflates, and raises.
+
+    Args:
+        checkpoint: Path, or ``uniformer://`` and a name of the zoo.
+        inflation: How 2-D kernels enter a 3-D network: ``'mean'`` (official) or ``'centre'``.
+        prefix: What stands before the trunk's keys in the file, if it is not ``'backbone.'``.
+        ema: Take the averaged weights of a training checkpoint.
+
+    Example:
+        >>> backbone = dict(
+        ...     type='uniformer_mm.UniFormer2d',
+        ...     arch='small',
+        ...     init_cfg=dict(type='UniFormerPretrained', checkpoint='uniformer://small_in1k'),
+        ... )
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | PathLike,
+        inflation: str = 'mean',
+        prefix: str | None = None,
+        ema: bool = False,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.options = {'inflation': inflation, 'prefix': prefix, 'ema': ema}
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load into ``module``: a backbone, or a model that contains exactly one.
+
+        Raises:
+            CheckpointError: See :func:`~uniformer_mm.weights.loader.load_weights`.
+        """
+        report = load_weights(module, self.checkpoint, **self.options)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'{type(self).__name__}: {report.source}')
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)

@@ -5,24 +5,23 @@ from __future__ import annotations
 
 import difflib
 from os import PathLike
+from typing import TYPE_CHECKING
 
-from torch import nn
+from . import models
+from .checks import check_bool
+from .models.arch import NUM_STAGES, available_archs
 
-from ..checks import check_bool
-from ..weights import load_weights
-from .arch import NUM_STAGES, available_archs
-from .classifier import UniFormer2dClassifier, UniFormer3dClassifier
-from .uniformer import UniFormer, UniFormer2d, UniFormer3d, check_options, option_names
+if TYPE_CHECKING:
+    from torch import nn
 
-# prefix: (dense backbone, classifier, classes of its usual pre-training data)
+# prefix: (dense backbone, classifier, classes of its usual pre-training data). By name: who only
+# lists models needs no PyTorch.
 _FAMILIES = {
-    'uniformer_': (UniFormer2d, UniFormer2dClassifier, 1000),
-    'uniformer3d_': (UniFormer3d, UniFormer3dClassifier, 400),
+    'uniformer_': ('UniFormer2d', 'UniFormer2dClassifier', 1000),
+    'uniformer3d_': ('UniFormer3d', 'UniFormer3dClassifier', 400),
 }
 # Output form and initialisation follow from the arguments of create_model.
-_OPTIONS = [
-    name for name in option_names(UniFormer) if name not in ('init_cfg', 'out_norm', 'as_tuple')
-]
+_SETTLED_OPTIONS = ('init_cfg', 'out_norm', 'as_tuple')
 
 
 def list_models() -> list[str]:
@@ -73,7 +72,10 @@ def create_model(
             + (f'; did you mean one of {close}?' if close else '; see uniformer_mm.list_models().')
         )
     check_bool('features_only', features_only)
-    check_options(options, _OPTIONS)
+    from .models.options import check_options, option_names
+    from .models.uniformer import UniFormer
+
+    check_options(options, [o for o in option_names(UniFormer) if o not in _SETTLED_OPTIONS])
     dense, classifier, default_classes = _FAMILIES[prefix]
     arch = name.removeprefix(prefix)
     if features_only:
@@ -82,7 +84,7 @@ def create_model(
                 f'num_classes={num_classes!r} has no use with features_only=True; leave it out.'
             )
         options.setdefault('out_indices', tuple(range(NUM_STAGES)))
-        model = dense(arch, out_norm='ln', as_tuple=True, **options)
+        model = getattr(models, dense)(arch, out_norm='ln', as_tuple=True, **options)
     else:
         if 'out_indices' in options:
             raise ValueError(
@@ -90,7 +92,9 @@ def create_model(
                 'features_only=True.'
             )
         classes = default_classes if num_classes is None else num_classes
-        model = classifier(arch, num_classes=classes, **options)
+        model = getattr(models, classifier)(arch, num_classes=classes, **options)
     if checkpoint is not None:
+        from .weights import load_weights
+
         load_weights(model, checkpoint)
     return model

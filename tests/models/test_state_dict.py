@@ -12,10 +12,9 @@ from mmengine.runner import save_checkpoint
 from mmengine.runner.checkpoint import get_state_dict, load_checkpoint
 from torch import nn
 
+from tests.weights.helpers import TINY, classifier_state, equal, save
 from uniformer_mm import UniFormer2d, UniFormer3d
 from uniformer_mm.weights import CheckpointError, load_weights
-
-from .helpers import TINY, classifier_state, equal, save
 
 
 class Detector(nn.Module):

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ..models.arch import arch_name
-from .errors import CheckpointError
-from .files import META_KEY
+from ..errors import CheckpointError
+from .arch import arch_name
+
+META_KEY = 'uniformer_mm'
+"""Where a state dict's ``_metadata``, and the ``meta`` of a file, hold what we say of weights."""
 
 
 def install(module: nn.Module) -> None:
