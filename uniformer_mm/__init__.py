@@ -16,6 +16,8 @@ _NAMES = {
     'UniFormer3d': '.models',
     'create_model': '.create',
     'list_models': '.create',
+    'load_predictor': '.inference',
+    'predict': '.inference',
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)
 __all__ += ['__version__']

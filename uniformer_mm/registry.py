@@ -50,6 +50,7 @@ _TYPES = {
         'hooks.cuda_graphs': ['CudaGraphHook'],
         'hooks.ema': ['TrackedEMAHook'],
         'hooks.float32': ['Float32ModulesHook'],
+        'hooks.visualization': ['ClipVisualizationHook'],
     },
     'PARAM_SCHEDULERS': {'hooks.schedule': ['WarmupCosineLR']},
     'OPTIMIZERS': {'optim.adamw': ['FusedAdamW']},

@@ -170,7 +170,7 @@ def test_every_config_says_what_the_inferencers_ask_for() -> None:
         for path in sorted((ROOT / 'configs' / task).glob('*.py')):
             config = Config.fromfile(path)
             assert config.test_pipeline == config.test_dataloader.dataset.pipeline, path
-            assert config.custom_imports.imports == ['uniformer_mm.weights'], path
+            assert config.custom_imports.imports == ['uniformer_mm'], path
             assert 'visualization' in config.default_hooks, path
             if task == 'pose':
                 assert config.data_mode == config.test_dataloader.dataset.data_mode, path

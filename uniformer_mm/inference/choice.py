@@ -59,11 +59,12 @@ def choose(
         model: Row of ``uniformer-mm recipes``, name of its weights, or a config (path or loaded).
             None: the config that the checkpoint carries, or the task's default row.
         weights: Path or ``uniformer://`` name; None: the row's own.
-        task: One of det, seg, pose, video, cls; needed where nothing else tells.
+        task: One of det, seg, pose, video, cls: whose usual row, where nothing else is named; None:
+            det.
 
     Raises:
         CheckpointError: The weights are not there, or cannot be read.
-        ValueError: No such row or config, or too little is said.
+        ValueError: No such row or config, or one without weights.
     """
     if task is not None and task not in DEFAULT_ROWS:
         raise ValueError(f'task={task!r} is not known; use one of {", ".join(DEFAULT_ROWS)}.')
@@ -71,12 +72,7 @@ def choose(
     if model is None and weights is not None and str(weights).startswith(SCHEME):
         model = str(weights)
     if model is None and weights is None:
-        if task is None:
-            raise ValueError(
-                'task=None: say what to look for with --task det, seg, pose, video or cls, or name '
-                'a model (--model ROW or CONFIG) or a checkpoint (--weights FILE).'
-            )
-        model = DEFAULT_ROWS[task]
+        model = DEFAULT_ROWS[task or 'det']
     if isinstance(model, str | PathLike):
         recipe, config = _named(str(model))
     if weights is None:

@@ -11,8 +11,8 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from ..errors import UnreadableError
 from ..submission.writing import replacing
-from .errors import UnreadableError
 
 USUAL_RATE = 25.0
 """Frames per second of a clip that does not say."""

@@ -21,10 +21,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from ..errors import UnreadableError
 from ..recipes import TOOLBOXES
 from .choice import Choice
 from .clips import spread_frames
-from .errors import UnreadableError
 from .names import Names
 from .results import Classification, Detections, LabelMap, Poses, Result
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .errors import UnreadableError
+from ..errors import UnreadableError
 
 IMAGE_SUFFIXES = frozenset(
     f'.{name}'

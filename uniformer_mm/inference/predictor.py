@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from ..errors import UnreadableError
 from ..evaluation.weights import load_model
 from .choice import Choice, choose
 from .clips import read_frames
 from .engines import ENGINES, PoseEngine, default_device, import_toolbox, quiet
-from .errors import UnreadableError
 from .inputs import Input, Source, find_sources, read_image
 from .names import class_count, names_of
 from .results import Poses, Result
@@ -229,7 +229,8 @@ def load_predictor(
         model: Row of ``uniformer-mm recipes``, name of its weights, or a config (path or loaded).
             None: the config that the checkpoint carries, or the usual model of the task.
         weights: Path or ``uniformer://`` name; None: the row's own.
-        task: One of det, seg, pose, video, cls; needed where neither model nor weights are given.
+        task: One of det, seg, pose, video, cls, where neither model nor weights are named; None:
+            det.
         device: As in ``torch.device``; None: the GPU if there is one.
         precision: ``'fp16'`` or ``'bf16'``; None: float32.
         classes: Names of the classes, where the known ones are not wanted.

@@ -103,6 +103,7 @@ class Detections(Result):
         classes: Names of all classes.
         masks: (N, H, W), boolean, or None.
         colors: A colour for each class.
+        drawn_score: Objects with a lower score are not drawn.
     """
 
     boxes: np.ndarray
@@ -111,15 +112,16 @@ class Detections(Result):
     classes: Sequence[str]
     masks: np.ndarray | None = field(default=None, repr=False)
     colors: Sequence[Color] = field(default=(), repr=False)
+    drawn_score: float = field(default=DRAWN_SCORE, repr=False)
 
     @property
     def names(self) -> list[str]:
         """The class name of each object."""
         return [self.classes[label] for label in self.labels]
 
-    def draw(self, least: float = DRAWN_SCORE, with_scores: bool = True) -> np.ndarray:
-        """Boxes, masks and names of the objects with a score of at least ``least``."""
-        kept = np.flatnonzero(self.scores >= least)
+    def draw(self, with_scores: bool = True) -> np.ndarray:
+        """Boxes, masks and names of the objects with a score of at least ``drawn_score``."""
+        kept = np.flatnonzero(self.scores >= self.drawn_score)
         colors = self.colors or distinct_colors(len(self.classes))
         texts = [
             f'{self.classes[self.labels[i]]} {self.scores[i]:.0%}' if with_scores
@@ -217,6 +219,7 @@ class Poses(Result):
         links: Pairs of keypoints that a skeleton joins.
         point_colors: A colour for each keypoint.
         link_colors: A colour for each link.
+        drawn_score: Keypoints with a lower score are not drawn.
     """
 
     keypoints: np.ndarray = field(repr=False)
@@ -227,13 +230,14 @@ class Poses(Result):
     links: Sequence[tuple[int, int]] = field(default=(), repr=False)
     point_colors: Sequence[Color] = field(default=(), repr=False)
     link_colors: Sequence[Color] = field(default=(), repr=False)
+    drawn_score: float = field(default=DRAWN_SCORE, repr=False)
 
-    def draw(self, least: float = DRAWN_SCORE, with_boxes: bool = True) -> np.ndarray:
-        """The skeletons, without keypoints whose score is less than ``least``."""
+    def draw(self, with_boxes: bool = True) -> np.ndarray:
+        """The skeletons, without keypoints whose score is less than ``drawn_score``."""
         return draw_skeletons(
             self.image,
             self.keypoints,
-            self.keypoint_scores >= least,
+            self.keypoint_scores >= self.drawn_score,
             self.links,
             self.point_colors or distinct_colors(self.keypoints.shape[1]),
             self.link_colors or distinct_colors(len(self.links)),
