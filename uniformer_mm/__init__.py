@@ -19,6 +19,8 @@ _NAMES = {
     'explain_speed': '.fast.explain',
     'fold_for_inference': '.models.folded',
     'list_models': '.create',
+    'load_predictor': '.inference',
+    'predict': '.inference',
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)
 __all__ += ['__version__']

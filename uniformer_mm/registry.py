@@ -49,6 +49,7 @@ _TYPES = {
         'hooks.compile': ['CompileHook'],
         'hooks.ema': ['TrackedEMAHook'],
         'hooks.float32': ['Float32ModulesHook'],
+        'hooks.visualization': ['ClipVisualizationHook'],
     },
     'PARAM_SCHEDULERS': {'hooks.schedule': ['WarmupCosineLR']},
     'OPTIMIZERS': {'optim.adamw': ['FusedAdamW']},
