@@ -29,7 +29,7 @@ MODELS = _child(
 )
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, 'uniformer_mm.weights')
 TRANSFORMS = _child(root.TRANSFORMS, 'uniformer_mm.datasets', 'uniformer_mm.evaluation')
-HOOKS = _child(root.HOOKS, 'uniformer_mm.hooks')
+HOOKS = _child(root.HOOKS, 'uniformer_mm.hooks', 'uniformer_mm.reliability')
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'uniformer_mm.hooks')
 OPTIMIZERS = _child(root.OPTIMIZERS, 'uniformer_mm.optim')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'uniformer_mm.optim')

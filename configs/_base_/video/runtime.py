@@ -9,12 +9,18 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='acc/top1', rule='greater'
+        type='uniformer_mm.DurableCheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        save_best='acc/top1',
+        rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all
     # GPUs evaluate one model.
     sync_buffers=dict(type='SyncBuffersHook'),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,
