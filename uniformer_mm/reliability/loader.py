@@ -70,6 +70,8 @@ class PositionedBatches(Sampler):
     Attributes:
         epoch: Goes into the seeds; set before an epoch begins.
         start: Batches to leave out, once, when iteration begins next.
+        counts_passes: Whether ``epoch`` grows by itself with each pass. Loops that count iterations
+            need it; validations draw the same each time.
     """
 
     def __init__(self, batches: Any, seed: int, rank: int) -> None:
@@ -79,6 +81,7 @@ class PositionedBatches(Sampler):
         self.seed, self.rank = seed, rank
         self.epoch = 0
         self.start = 0
+        self.counts_passes = False
         self._handed_out: OrderedDict[int, list[int]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -86,6 +89,8 @@ class PositionedBatches(Sampler):
 
     def __iter__(self) -> Iterator[SeededBatch]:
         start, self.start, epoch = self.start, 0, self.epoch
+        if self.counts_passes and hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
         self._handed_out.clear()
         for number, indices in enumerate(self.batches):
             if number < start:
@@ -94,8 +99,8 @@ class PositionedBatches(Sampler):
             if len(self._handed_out) > _REMEMBERED:
                 self._handed_out.popitem(last=False)
             yield SeededBatch(indices, (self.seed, self.rank, epoch, number))
-        # Loops that count iterations go on to the next pass by themselves.
-        self.epoch = epoch + 1
+        if self.counts_passes:
+            self.epoch = epoch + 1
 
     def indices(self, number: int) -> list[int]:
         """Indices of a batch that was handed out lately, or an empty list."""

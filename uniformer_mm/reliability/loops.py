@@ -32,6 +32,7 @@ class _PositionedIterator(_InfiniteDataloaderIterator):
         self._to_ignore = done
         epoch, start = self._locate(loader, done)
         loader.batch_sampler.epoch, loader.batch_sampler.start = epoch, start
+        loader.batch_sampler.counts_passes = True
         super().__init__(loader)
         self._epoch = epoch
 
@@ -47,10 +48,7 @@ class _PositionedIterator(_InfiniteDataloaderIterator):
         if hasattr(sampler, '_indices_of_rank'):
             # Endless.
             return 0, done
-        epoch, start = divmod(done, len(loader))
-        if hasattr(sampler, 'set_epoch'):
-            sampler.set_epoch(epoch)
-        return epoch, start
+        return divmod(done, len(loader))
 
 
 def make_resumable(runner: Any, seed: int, sampler_seed: int | None, timeout: float) -> None:
