@@ -44,6 +44,9 @@ GROUPS = {
 """Headings of ``--help``, in their order."""
 
 SUBCOMMANDS = {
+    'predict': Subcommand(
+        '.inference.cli:add_predict_parser', 'see what a model sees in images and clips', 'use'
+    ),
     'recipes': Subcommand('.recipes.cli:add_recipes_parser', 'list the published results', 'train'),
     'config': Subcommand('.recipes.cli:add_config_parser', 'find or write a config', 'train'),
     'make-data': Subcommand(

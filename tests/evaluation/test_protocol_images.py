@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.evaluation import PredictionStore
 from uniformer_mm.evaluation.metrics.confusion import image_labels
 from uniformer_mm.evaluation.record import read_record
@@ -26,7 +27,6 @@ from uniformer_mm.evaluation.running.reproduce import tests_of as find_tests
 from uniformer_mm.recipes import find_recipe
 
 from ..conftest import shared_dir
-from ..models.official import OfficialUniFormer
 from .helpers import TINY, build_model, command, config_of, enter, run_pipeline, shrink
 
 MEAN = np.array([0.485, 0.456, 0.406])

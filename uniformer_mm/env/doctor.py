@@ -31,6 +31,11 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     mode.add_argument(
         '--revert', action='store_true', help='give those files their released text back'
     )
+    mode.add_argument(
+        '--gpu',
+        action='store_true',
+        help="compare every fused block with its plain form on this machine's GPU and time both",
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
         ValueError: a file of the environment cannot be written.
     """
     console = plain_console()
+    if args.gpu:
+        # PyTorch and the networks; the other modes are about packages.
+        from .gpu import check_gpu
+
+        return 1 if check_gpu() else 0
     if args.revert:
         for repair in _installed_repairs():
             if repair.revert(repair.site_dir()):
