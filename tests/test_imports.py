@@ -27,7 +27,7 @@ ORDER = [
     ['layers'],
     ['fast'],
     ['models'],
-    ['weights', 'optim'],
+    ['weights', 'optim', 'flops'],
     ['create', 'recipes'],
     ['evaluation'],
     ['submission', 'inference'],
@@ -37,8 +37,9 @@ ORDER = [
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 
-# The one door to the fast forms: who asks it within the network.
-KNOW_FAST = {'models.blocks', 'models.uniformer'}
+# Who asks the door to the fast forms within the network: blocks, the call of the patch embeddings,
+# and the form that is folded for compilers.
+KNOW_FAST = {'models.blocks', 'models.folded', 'models.uniformer'}
 
 
 def module_name(path: Path) -> str:

@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from mmengine import Config
 import uniformer_mm
-from uniformer_mm.recipes import config_path, config_root, find_recipe, leaf_configs, recipes
+from uniformer_mm.recipes import config_path, config_root, find_recipe, shipped_configs, recipes
 download, search = (import_module(f'mim.commands.{name}') for name in ('download', 'search'))
 
 def fake(url, path, **_):
@@ -41,7 +41,7 @@ rows = ('det/cascade_b_h14_3x_ms', 'seg/upernet_s_h32', 'pose/b_448x320', 'vid/s
 print(json.dumps(dict(
     package=uniformer_mm.__file__,
     root=str(config_root()),
-    leaves=leaf_configs(),
+    leaves=shipped_configs(),
     missing=[r.id for r in recipes() if r.config and not config_path(r).is_file()],
     archs=[Config.fromfile(config_path(find_recipe(row))).model.backbone.arch for row in rows],
     models={name: facts.get('row') for name, facts in found.items()},
