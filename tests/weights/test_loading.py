@@ -91,7 +91,7 @@ def test_official_training_file_with_optimizer_and_arguments(tmp_path):
 
 def test_slowfast_file(tmp_path):
     """The video fork saves model_state, and its configuration as text."""
-    state = classifier_state(rank=3)
+    state = classifier_state(ndim=3)
     content = {
         'epoch': 109,
         'model_state': state,

@@ -152,7 +152,7 @@ def _first_bytes(path: Path) -> bytes:
     if page := sniff_page(head):
         raise CheckpointError(
             f'{path} is {page}; delete it and fetch the checkpoint again, perhaps from another '
-            'host (uniformer-mm zoo show ROW lists them).'
+            'mirror (uniformer-mm zoo show ROW lists them).'
         )
     return head
 
