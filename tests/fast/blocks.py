@@ -23,7 +23,9 @@ KINDS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
 }
 
 
-def build(kind: str, layer_scale: float | None = None, **options: float) -> tuple[nn.Module, Tensor]:
+def build(
+    kind: str, layer_scale: float | None = None, **options: float
+) -> tuple[nn.Module, Tensor]:
     """A block with random parameters and statistics, in float64, and a map."""
     torch.manual_seed(0)
     make, shape = KINDS[kind]
@@ -59,7 +61,9 @@ def step(
     torch.manual_seed(1)
     x = x.detach().clone().requires_grad_()
     y = run(block, x)
-    cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    cotangent = torch.randn(
+        y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     block.zero_grad()
     (y * cotangent.to(y.dtype)).sum().backward()
     grads = {f'gradient of {name}': p.grad for name, p in block.named_parameters()}

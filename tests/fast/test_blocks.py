@@ -113,9 +113,7 @@ def test_one_value_per_channel_is_refused_as_pytorch_does() -> None:
 
 
 @pytest.mark.parametrize('kind', ['local 2-D', 'window 2-D', 'divided 3-D'])
-def test_checkpointing_recomputes_the_block(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpointing_recomputes_the_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     block, x = build(kind, drop_path=0.5)
     other = copy.deepcopy(block)
     expected = step(fused, other, x)

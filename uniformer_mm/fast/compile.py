@@ -14,7 +14,7 @@ from ..ops import depthwise_conv
 from ..ops.tracing import is_exporting
 
 
-def compile(model: nn.Module, **options: Any) -> nn.Module:  # noqa: A001
+def compile(model: nn.Module, **options: Any) -> nn.Module:
     """Compile a network in place: state-dict keys, checkpoints and wrappers stay as they are.
 
     What a compiler cannot make fast are depthwise convolutions of clips, whose gradients PyTorch

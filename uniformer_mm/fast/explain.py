@@ -55,7 +55,7 @@ def explain_speed(model: nn.Module, x: Any, *, show: bool = True) -> list[Path]:
     names = {module: name for name, module in model.named_modules() if _is_block(module)}
     if not names:
         raise ValueError(
-            f'{type(model).__name__} has no UniFormer block; give the backbone or a model around it.'
+            f'{type(model).__name__} has no UniFormer block; give a backbone or a model with one.'
         )
     paths: list[Path] = []
 

@@ -127,9 +127,9 @@ def drop_factors(drop_path: nn.Module, x: Tensor, samples: int) -> Tensor | None
 
 
 class SavedDepthwise(NamedTuple):
-    """Input, weight, and the weight as ``taps_KC``."""
+    """The input and the weight."""
 
-    x_BSC: Tensor
+    x: Tensor
     weight: Tensor
 
 
@@ -281,9 +281,7 @@ def fold_norm_backward(
         return fold_grad(matrix_grad_OC, bias_grad_O, weight, gamma, beta)
     rstd = torch.rsqrt(var + norm.eps)
     scale = gamma * rstd
-    weight_grad, grads = fold_grad(
-        matrix_grad_OC, bias_grad_O, weight, scale, beta - mean * scale
-    )
+    weight_grad, grads = fold_grad(matrix_grad_OC, bias_grad_O, weight, scale, beta - mean * scale)
     scale_grad, shift_grad = grads
     return weight_grad, torch.stack([(scale_grad - shift_grad * mean) * rstd, shift_grad])
 
@@ -329,9 +327,9 @@ def standardise_backward(
 class SavedNormLinear(NamedTuple):
     """The standardised map, its inverse deviations, the folded matrix."""
 
-    xhat_NC: Tensor
+    xhat: Tensor
     rstd: Tensor | None
-    matrix_OC: Tensor
+    matrix: Tensor
 
 
 class Arrangement(NamedTuple):
@@ -439,9 +437,9 @@ def linear_grads(
 class SavedAddLinear(NamedTuple):
     """The layer's input, the factors of samples, and its matrix."""
 
-    a_NI: Tensor
-    factors_B: Tensor | None
-    matrix_OI: Tensor
+    a: Tensor
+    factors: Tensor | None
+    matrix: Tensor
 
 
 def add_linear_forward(
@@ -496,13 +494,13 @@ def add_linear_backward(
 class SavedMlp(NamedTuple):
     """Standardised map, inverse deviations, input of the GELU or None, factors, matrices."""
 
-    xhat_NC: Tensor
+    xhat: Tensor
     rstd: Tensor | None
-    h_NH: Tensor | None
-    factors_B: Tensor | None
-    matrix_HC: Tensor
-    bias_H: Tensor
-    matrix_OH: Tensor
+    hidden: Tensor | None
+    factors: Tensor | None
+    matrix_1: Tensor
+    bias_1: Tensor
+    matrix_2: Tensor
 
 
 def gelu_linear(x_NC: Tensor, w_HC: Tensor, b_H: Tensor) -> Tensor:

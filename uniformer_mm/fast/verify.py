@@ -140,7 +140,9 @@ def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | 
     if key in record and not again:
         verdict = record[key]
     elif x.is_cuda and torch.cuda.is_current_stream_capturing():
-        return 'it has not been compared with its plain form yet, and a CUDA graph is being captured'
+        return (
+            'it has not been compared with its plain form yet, and a CUDA graph is being captured'
+        )
     else:
         verdict = verify(block, structure).verdict
     if verdict is not None:
@@ -217,7 +219,9 @@ def _compare(block: nn.Module, structure: Structure) -> Comparison:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Whatever a compiler or driver raises is the verdict.
-            return Comparison(f'{_kernel_of(error)}{type(error).__name__} in {mode}: {error}', math.inf)
+            return Comparison(
+                f'{_kernel_of(error)}{type(error).__name__} in {mode}: {error}', math.inf
+            )
         for form in (exact, theirs):
             form['result without gradients'] = form['result']
         largest = max(float(truth.norm()) for name, truth in exact.items() if 'gradient' in name)

@@ -19,7 +19,7 @@ implementation is a module with these functions:
 * ``batch_standardise_grad(grad_NC, xhat_NC, rstd_C, scale_C, affine_grad_2C, stream_NC, dtype)
   -> x_grad_NC``. The sums over all rows that it needs are not taken again: they are ``scale_C``,
   which was folded into the matrix after the norm, times the gradients from ``fold_grad``.
-* ``fold(weight_OC, bias_O, scale_C, shift_C, dtype, running=None) -> matrix_OC, bias_O``: the matrix
+* ``fold(weight_OC, bias_O, scale_C, shift_C, dtype, running=None) -> matrix_OC, bias_O``: matrix
   and bias that first scale and shift their input, or only the casts for a scale of None; with a
   :class:`RunningNorm` scale and shift are those of a BatchNorm in evaluation.
 * ``fold_grad(matrix_grad_OC, bias_grad_O, weight_OC, scale_C, shift_C) -> weight_grad_OC,

@@ -6,7 +6,7 @@ On the CPU (oneDNN, measured by ``tools/benchmark``):
 * Channels last in float32 is the only form with a kernel made for depthwise 3-D convolution; half
   precision is upcast, because PyTorch's own half-precision 3-D kernel is 10 to 80 times
   slower and its 2-D kernel is fast only where the processor multiplies bfloat16.
-* The input gradient is the same convolution with the kernel weights reversed: oneDNN's backward kernels
+* The input gradient is the same convolution with the kernel reversed: oneDNN's backward kernels
   treat a 3-D depthwise convolution as a dense one of 16 x 16 channels.
 * The weight gradient of a 3-D convolution is a sum over frames of 2-D ones, for the same reason.
 

@@ -50,8 +50,9 @@ class Division:
 
 
 @functools.cache
-def constants(**constants: int) -> Constants:
-    return Constants(constants, **WARPS)
+def constants(**values: int) -> Constants:
+    """Compile-time constants and the usual number of warps; the same object for the same values."""
+    return Constants(values, **WARPS)
 
 
 def join(parts: int, channels: int) -> tuple[tuple[int], Constants]:
@@ -64,6 +65,7 @@ def join(parts: int, channels: int) -> tuple[tuple[int], Constants]:
 
 @functools.lru_cache(maxsize=4096)
 def divide(rows: int, channels: int, device: torch.device) -> Division:
+    """How kernels divide a map of this size."""
     block_c = block_of_channels(channels)
     block_n = TILE // block_c
     tiles, blocks_c = -(-rows // block_n), -(-channels // block_c)
@@ -89,5 +91,6 @@ def whole_rows(rows: int, channels: int) -> tuple[tuple[int], Constants]:
 
 
 def like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory of the shape of ``x``."""
     # Not from a shape: PyTorch takes twice as long to read one.
     return torch.empty_like(x, dtype=dtype)

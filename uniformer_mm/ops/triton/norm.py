@@ -131,8 +131,8 @@ def join_moments_kernel(
 ):
     """``mean_C`` and ``rstd_C`` from ``parts_P2C``; updates the running statistics.
 
-    ``COUNTS`` adds 1 to the counter of batches. ``CUMULATIVE`` reads it (already counted) and updates
-    by its inverse instead of the momentum.
+    ``COUNTS`` adds 1 to the counter of batches. ``CUMULATIVE`` reads it (already counted) and
+    updates by its inverse instead of the momentum.
     """
     lane = tl.arange(0, BLOCK_P)
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -284,7 +284,9 @@ def batch_standardise(
         division.join_block,
         (running is not None, count is not None and not cumulative, cumulative),
     )
-    batch_standardise_kernel(division.tiles, (x_NC, mean_C, rstd_C, xhat_NC), (rows,), division.block)
+    batch_standardise_kernel(
+        division.tiles, (x_NC, mean_C, rstd_C, xhat_NC), (rows,), division.block
+    )
     if running is not None:
         # What PyTorch's own operators do to tensors that they change. torch 2.4 takes them
         # one by one.
@@ -312,5 +314,7 @@ def batch_standardise_grad(
         division = divide(rows, channels, grad_NC.device)
         sums_2C = affine_grad_2C.contiguous()
         tensors = grad_NC, xhat_NC, rstd_C, scale_C, sums_2C, stream_NC, x_grad_NC
-        batch_standardise_grad_kernel(division.tiles, tensors, (rows,), division.block, (has_stream,))
+        batch_standardise_grad_kernel(
+            division.tiles, tensors, (rows,), division.block, (has_stream,)
+        )
     return x_grad_NC

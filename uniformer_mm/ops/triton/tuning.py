@@ -96,7 +96,6 @@ def tune(
         raise ValueError('tune needs a GPU; without one the tiles of the table are used.')
     from triton.errors import TritonError
 
-
     draw = torch.Generator(device).manual_seed(0)
     random = {'generator': draw, 'device': device}
     x_BSC, grad_BSC = (torch.randn(shape, **random).to(dtype) for _ in range(2))
