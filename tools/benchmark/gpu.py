@@ -156,11 +156,11 @@ def verify(report: Report, device: str) -> None:
     """Compare every kind of fused block with its plain form."""
     began = time.monotonic()
     try:
-        rows = import_module('uniformer_mm.fast.verify').verify_all(device)
+        rows = import_module('uniformer_mm.env.gpu').verify_all(device)
     except ModuleNotFoundError as error:
-        if error.name != 'uniformer_mm.fast.verify':
+        if error.name != 'uniformer_mm.env.gpu':
             raise
-        report.verification = {'state': 'this uniformer_mm has no fast.verify'}
+        report.verification = {'state': 'this uniformer_mm has no env.gpu'}
         return
     except Exception as error:
         report.failures['verification'] = f'{type(error).__name__}: {error}'

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import uniformer_mm
 from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import ARCHS, UniFormer2d, UniFormer3d
-from uniformer_mm.ops.framework import cpu_multiplies
+from uniformer_mm.ops.cpu import cpu_multiplies
 
 from .graphs import Graphed
 from .workloads import TASKS, Workload
