@@ -73,15 +73,17 @@ def run(model: nn.Module, x: Tensor, wanted: list[str]) -> Seen:
 
 
 def as_rows(tensor: Tensor) -> Tensor:
-    """Tokens as rows: in window blocks the official code has them as (B, H, W, C)."""
+    """Tokens as rows: officially output norms and window blocks have them as (B, H, W, C)."""
     return tensor.flatten(0, -2)
 
 
 def compare(case: Case, name: str, got: list[list[Tensor]], want: list[list[Tensor]]) -> None:
     assert len(got) == len(want), f'{name} was called {len(got)} times, not {len(want)}'
-    windowed = 'window_size' in case.options and name.startswith('blocks3')
+    by_rows = name.startswith('norm')
+    if 'window_size' in case.options and name.startswith('blocks3'):
+        by_rows = in_tokens(case, name.removesuffix(' backward'))
     for ours, theirs in zip(got, want, strict=True):
-        if windowed and in_tokens(case, name.removesuffix(' backward')):
+        if by_rows:
             assert {tensor.ndim for tensor in ours} == {3}, name
             ours, theirs = map(as_rows, ours), map(as_rows, theirs)
         try:

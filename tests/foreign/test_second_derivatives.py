@@ -20,10 +20,11 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def directions(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A random direction for each name, whatever the order of the names."""
     draw = torch.Generator().manual_seed(9)
     return {
-        name: torch.randn(value.shape, generator=draw, dtype=torch.float64).to(value)
-        for name, value in values.items()
+        name: torch.randn(values[name].shape, generator=draw, dtype=torch.float64).to(values[name])
+        for name in sorted(values)
     }
 
 
