@@ -14,8 +14,13 @@ __version__ = '0.1.0'
 _NAMES = {
     'UniFormer2d': '.models',
     'UniFormer3d': '.models',
+    'compile': '.fast.compile',
     'create_model': '.create',
+    'explain_speed': '.fast.explain',
+    'fold_for_inference': '.models.folded',
     'list_models': '.create',
+    'load_predictor': '.inference',
+    'predict': '.inference',
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)
 __all__ += ['__version__']

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models.official import OfficialUniFormer
 from tests.models.test_official import TINY, VARIANTS, both, images, randomise, reference
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.fast import cpu
 from uniformer_mm.layers import Attention
 from uniformer_mm.models import UniFormer2d, UniFormer3d

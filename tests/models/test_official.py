@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.official import OfficialUniFormer
 from tests.models.test_golden import load_case, relative_errors
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import UniFormer2d, UniFormer2dClassifier, UniFormer3d
 from uniformer_mm.models.arch import ARCHS, resolve_arch
 

@@ -27,7 +27,7 @@ from ..layers import (
 )
 from ..ops import depthwise_conv
 from ..ops.autocast import autocast_dtype
-from ..ops.framework import cpu_has_avx512
+from ..ops.cpu import cpu_has_avx512
 from .fold import fold, running_affine
 
 # Hidden elements of a piece. With oneDNN's fused matmul 1 MiB in float32, half of the second-level

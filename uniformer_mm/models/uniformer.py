@@ -23,7 +23,7 @@ from ..layers import (
     to_tokens,
 )
 from ..ops.autocast import HALF, autocast_dtype, native_autocast
-from ..ops.framework import cpu_multiplies
+from ..ops.cpu import cpu_multiplies
 from ..registry import MODELS, register
 from . import options, state_dict
 from .arch import NUM_STAGES, Arch, resolve_arch
