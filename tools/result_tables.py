@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from uniformer_mm.recipes import TOOLBOXES, Recipe, recipes
-from uniformer_mm.recipes.cli import commands, metric_words
+from uniformer_mm.recipes.cli import commands, metric_text
 from uniformer_mm.weights.zoo import percent
 
 _TITLES = {
@@ -122,7 +122,7 @@ def _remarks(found: list[Recipe]) -> str:
             rows.setdefault(remark.text, []).append(recipe.id)
     lines = ['To know:\n', *(f'* {text} ({_some(ids)})' for text, ids in rows.items())]
     others = [
-        f'* {recipe.id}: {metric_words(other.metrics)} ({other.source}: {other.test})'
+        f'* {recipe.id}: {metric_text(other.metrics)} ({other.source}: {other.test})'
         for recipe in found
         for other in recipe.also_published
     ]

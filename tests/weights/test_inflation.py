@@ -10,7 +10,7 @@ import torch
 from uniformer_mm import UniFormer2d, UniFormer3d
 from uniformer_mm.models import UniFormer2dClassifier, UniFormer3dClassifier
 from uniformer_mm.weights import CheckpointError, inflate, load_weights
-from uniformer_mm.weights.inflate import can_inflate
+from uniformer_mm.weights.inflation import can_inflate
 
 from .helpers import TINY, classifier_state, save
 

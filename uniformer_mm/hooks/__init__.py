@@ -3,14 +3,14 @@
 
 from .autocast import InferenceAutocastHook
 from .compile import CompileHook
-from .cuda_graphs import CudaGraphHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
+from .visualization import ClipVisualizationHook
 
 __all__ = [
+    'ClipVisualizationHook',
     'CompileHook',
-    'CudaGraphHook',
     'Float32ModulesHook',
     'InferenceAutocastHook',
     'TrackedEMAHook',

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network: arch table, layers, blocks, the backbone of both ranks, classifiers."""
+"""The network: arch table, layers, blocks, the backbone of both ranks, classifiers.
 
-from .arch import ARCHS, Arch
-from .classifier import UniFormer2dClassifier, UniFormer3dClassifier
-from .factory import create_model, list_models
-from .pair_heads import ClipPairHead, ImagePairHead
-from .uniformer import UniFormer2d, UniFormer3d
+The names import their module when they are first used, so that the arch table can be read without
+PyTorch.
+"""
 
-__all__ = [
-    'ARCHS',
-    'Arch',
-    'ClipPairHead',
-    'ImagePairHead',
-    'UniFormer2d',
-    'UniFormer2dClassifier',
-    'UniFormer3d',
-    'UniFormer3dClassifier',
-    'create_model',
-    'list_models',
-]
+from ..lazy import lazy_names
+
+_NAMES = {
+    'ARCHS': '.arch',
+    'Arch': '.arch',
+    'ClipPairHead': '.heads',
+    'ImagePairHead': '.heads',
+    'UniFormer2d': '.uniformer',
+    'UniFormer2dClassifier': '.classifier',
+    'UniFormer3d': '.uniformer',
+    'UniFormer3dClassifier': '.classifier',
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)

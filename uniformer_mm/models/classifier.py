@@ -10,12 +10,13 @@ Shapes: ``B`` batch, ``K`` classes, ``N`` tokens, ``C`` channels, ``S`` the axes
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ..checks import check_bool, is_integer
+from ..layers import PATCH_NORM_EPS, to_map, to_tokens
+from ..ops.autocast import native_autocast
 from ..registry import MODELS, register
 from .blocks import init_block
-from .layers import PATCH_NORM_EPS, LayerNorm
 from .uniformer import UniFormer2d, UniFormer3d
 
 # Weight of the dense logits in evaluation, and the total stride of the mixed map to the tokens.
@@ -62,7 +63,7 @@ class _Classifier:
             self.aux_head = nn.Linear(dim, num_classes)
             init_block(self.aux_head)
         if self.arch.keep_ratios is not None and num_classes:
-            self.norm_cls = LayerNorm(dim, eps=PATCH_NORM_EPS)
+            self.norm_cls = nn.LayerNorm(dim, eps=PATCH_NORM_EPS)
             self.head_cls = nn.Linear(dim, num_classes)
             init_block(self.head_cls)
         init_block(self.head)
@@ -81,29 +82,34 @@ class _Classifier:
             class token, each ``(B, K)``; in evaluation the class token has no say.
         """
         self.check_input(x)
-        with self.precision(x):
-            return self._classify(x.movedim(1, -1))
+        with native_autocast(x, self.cpu_dtypes):
+            return self._classify(x)
 
-    def _classify(self, x_BSC: Tensor) -> Logits:
+    def _classify(self, x: Tensor) -> Logits:
         dense, box = hasattr(self, 'aux_head'), (0, 0, 0, 0)
-        x_BSC = self.embed(0, x_BSC)
-        if dense and self.training and self.mix_token:
-            box = sample_box(*x_BSC.shape[-3:-1], device=x_BSC.device)
-            x_BSC = swap_box(x_BSC, box)
-        x_BSC, carried = self.run_blocks(0, x_BSC)
-        for stage in range(1, self.num_stages):
-            x_BSC, carried = self.run_blocks(stage, self.embed(stage, x_BSC), carried)
-        x_BSC = self.apply_out_norm(self.num_stages - 1, x_BSC)
-        logits_BK = self.head(x_BSC.flatten(1, -2).mean(1))
+
+        def mix(x: Tensor) -> Tensor:
+            nonlocal box
+            box = sample_box(x.shape[-2], x.shape[-1], device=x.device)
+            return swap_box(x, box)
+
+        mixes = dense and self.training and self.mix_token
+        (x,), carried = self.run_stages(x, mix if mixes else None)
+        x = self.normalise(self.num_stages - 1, x)
+        logits = self.head(x.flatten(2).mean(2))
         if self.training and hasattr(self, 'head_cls'):
-            return logits_BK, self.head_cls(self.norm_cls(carried[0][:, 0]))
+            return logits, self.head_cls(self.norm_cls(carried[0][:, 0]))
         if dense:
-            dense_BSK = self.aux_head(x_BSC)
+            token_logits = self.aux_head(to_tokens(x, self.ndim))
             if self.training:
-                token_box = tuple(edge // MIX_STRIDE for edge in box)
-                return logits_BK, swap_box(dense_BSK, token_box).flatten(1, -2), token_box
-            logits_BK = logits_BK + AUX_WEIGHT * dense_BSK.flatten(1, -2).amax(1)
-        return (logits_BK,) if self.as_tuple else logits_BK
+                box = tuple(edge // MIX_STRIDE for edge in box)
+                return logits, self._unmix(token_logits, x.shape, box), box
+            logits = logits + AUX_WEIGHT * token_logits.amax(1)
+        return (logits,) if self.as_tuple else logits
+
+    def _unmix(self, tokens: Tensor, shape: Size, box: Box) -> Tensor:
+        """:func:`swap_box` for the tokens ``(B, N, K)`` of a map of ``shape``."""
+        return to_tokens(swap_box(to_map(tokens, shape, self.ndim), box), self.ndim)
 
 
 @register(MODELS)
@@ -140,11 +146,10 @@ def sample_box(height: int, width: int, device: torch.device | str | None = None
     )
 
 
-def swap_box(x_BSC: Tensor, box: Box) -> Tensor:
-    """The map with ``box`` (rows and columns) taken from the batch in reverse order."""
+def swap_box(x: Tensor, box: Box) -> Tensor:
+    """The map ``(B, C, *S)`` with ``box`` (rows, columns) taken from the batch in reverse order."""
     top, left, bottom, right = box
-    H, W = x_BSC.shape[-3:-1]
-    rows, cols = torch.arange(H, device=x_BSC.device), torch.arange(W, device=x_BSC.device)
+    rows = torch.arange(x.shape[-2], device=x.device)
+    cols = torch.arange(x.shape[-1], device=x.device)
     inside_H, inside_W = (rows >= top) & (rows < bottom), (cols >= left) & (cols < right)
-    inside_HW1 = (inside_H[:, None] & inside_W)[..., None]
-    return torch.where(inside_HW1, x_BSC.flip(0), x_BSC)
+    return torch.where(inside_H[:, None] & inside_W, x.flip(0), x)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from ..models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from ..registry import FUNCTIONS, OPTIM_WRAPPERS, register
 from .bfloat16 import BFloat16OptimWrapper
-from .foreach import grouped
+from .tensor_groups import grouped
 
 BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
 
 
-@FUNCTIONS.register_module()
+@register(FUNCTIONS)
 def wrap_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
     """FSDP's ``auto_wrap_policy``: each block of a UniFormer is one unit, the rest the root's.
 

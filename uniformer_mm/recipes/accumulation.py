@@ -21,6 +21,10 @@ from typing import Any
 
 from mmengine import Config
 
+from .catalogue import find_recipe
+from .recipe import Recipe
+from .shipped import config_path
+
 # Lengths that schedulers of mmengine hold in steps, begin apart.
 _STEPS = {
     'LinearLR': ('end',),
@@ -40,6 +44,14 @@ class _Times(int):
 
     def __repr__(self) -> str:
         return self.text
+
+
+def effective_batch(recipe: Recipe) -> int | None:
+    """Samples of one published update: GPUs x the config's batch; None if nothing trains it."""
+    if not recipe.training:
+        return None
+    cfg = Config.fromfile(config_path(find_recipe(recipe.training)))
+    return recipe.gpus * cfg.train_dataloader.batch_size
 
 
 def accumulate(cfg: Config, times: int) -> dict[str, Any]:

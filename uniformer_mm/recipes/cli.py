@@ -6,20 +6,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from pathlib import Path
 
-from mmengine import Config
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from ..console import plain_console, print_pairs, table_console
 from ..models.arch import ARCHS
-from ..weights.cli import print_facts
 from ..weights.zoo import percent
-from .accumulation import write_leaf
 from .catalogue import find_recipe, recipes
 from .recipe import REMARK_KINDS, TOOLBOXES, Recipe
 from .shipped import config_path, config_root, leaf_configs
 
-_TABLE_WIDTH = 200
 _PUBLISHED_GPUS = 8
 
 
@@ -52,14 +47,6 @@ def add_config_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     return parser
 
 
-def effective_batch(recipe: Recipe) -> int | None:
-    """Samples of one published update: GPUs x the config's batch; None if nothing trains it."""
-    if not recipe.training:
-        return None
-    cfg = Config.fromfile(config_path(find_recipe(recipe.training)))
-    return recipe.gpus * cfg.train_dataloader.batch_size
-
-
 def commands(recipe: Recipe, root: str | Path) -> dict[str, str]:
     """Command lines by their purpose: train (if a config trains it), test, fetch the weights.
 
@@ -85,8 +72,8 @@ def commands(recipe: Recipe, root: str | Path) -> dict[str, str]:
     return lines
 
 
-def metric_words(metrics: dict[str, float]) -> str:
-    """Metrics in words."""
+def metric_text(metrics: dict[str, float]) -> str:
+    """Metrics as text."""
     return ', '.join(f'{name} {percent(value)}' for name, value in metrics.items())
 
 
@@ -99,10 +86,9 @@ def _list_recipes(args: Namespace) -> int:
     table = Table('recipe', 'config', 'arch', 'published', 'params', 'FLOPs', box=None)
     for recipe in found:
         flops = recipe.flops + (' (wrong)' if recipe.flops_are_wrong else '')
-        words = metric_words(recipe.metrics)
+        words = metric_text(recipe.metrics)
         table.add_row(recipe.id, recipe.config, recipe.arch, words, recipe.params, flops)
-    # Ids are there to be copied: rather wider than the terminal than shortened.
-    console = Console(highlight=False, width=_TABLE_WIDTH)
+    console = table_console()
     console.print(table)
     console.print(f'{len(found)} recipes; all numbers as published, ours: not run')
     return 0
@@ -110,34 +96,37 @@ def _list_recipes(args: Namespace) -> int:
 
 def _show_recipe(args: Namespace) -> int:
     recipe = find_recipe(args.recipe)
-    facts = [
+    pairs = [
         ('recipe', recipe.id),
         ('config', str(config_path(recipe))),
         *(('config', str(config_root() / config)) for config in recipe.other_configs),
         ('arch', f'{recipe.arch}, head_dim {recipe.row.head_dim}'),
         ('attention', recipe.row.attention or 'global'),
     ]
-    facts += commands(recipe, config_root()).items()
-    facts += [
-        ('published', metric_words(recipe.metrics)),
+    pairs += commands(recipe, config_root()).items()
+    pairs += [
+        ('published', metric_text(recipe.metrics)),
         ('ours', 'not run'),
         ('tested', recipe.protocol.words),
         *_cost(recipe),
     ]
+    # mmengine, which takes longer to import than the rest takes to run.
+    from .accumulation import effective_batch
+
     batch = effective_batch(recipe)
     if batch:
         gpus = recipe.gpus
-        facts.append(('batch', f'{batch} on {gpus} GPUs ({batch // gpus} on each)'))
+        pairs.append(('batch', f'{batch} on {gpus} GPUs ({batch // gpus} on each)'))
     if recipe.seed is not None:
-        facts.append(('seed', f'{recipe.seed} (published)'))
+        pairs.append(('seed', f'{recipe.seed} (published)'))
     if not recipe.row.released:
-        facts.append(('weights', 'never released'))
+        pairs.append(('weights', 'never released'))
     for other in recipe.also_published:
-        words = metric_words(other.metrics)
-        facts.append(('elsewhere', f'{words} ({other.source}: {other.test})'))
+        words = metric_text(other.metrics)
+        pairs.append(('elsewhere', f'{words} ({other.source}: {other.test})'))
     for remark in recipe.remarks:
-        facts.append(('remark', f'{REMARK_KINDS[remark.kind]}: {remark.text}'))
-    print_facts(facts)
+        pairs.append(('remark', f'{REMARK_KINDS[remark.kind]}: {remark.text}'))
+    print_pairs(pairs)
     return 0
 
 
@@ -146,19 +135,19 @@ def _cost(recipe: Recipe) -> list[tuple[str, str]]:
     measured = recipe.measured
     per_view = ' of one view' if recipe.task == 'video' else ''
     params = f'{measured.params:,}' if measured.params else 'not counted'
-    facts = [('measured', f'{measured.network} at {measured.input}: parameters {params}, '
+    pairs = [('measured', f'{measured.network} at {measured.input}: parameters {params}, '
               f'{measured.gmacs:g} G multiply-adds{per_view}')]  # fmt: skip
     printed = [f'parameters {recipe.params}'] if recipe.params else []
     if recipe.flops:
         views = ' of all views' if recipe.task == 'video' else f' at {recipe.flops_input}'
         printed.append(f'FLOPs {recipe.flops}{views}')
     if printed:
-        facts.insert(0, ('published', ', '.join(printed)))
-    return facts
+        pairs.insert(0, ('published', ', '.join(printed)))
+    return pairs
 
 
 def _config(args: Namespace) -> int:
-    path, gpus = _locate(args.recipe)
+    path, gpus = _resolve(args.recipe)
     wanted = args.gpus if args.gpus is not None else gpus
     if wanted < 1 or gpus % wanted:
         raise ValueError(f'--gpus {wanted}: must divide the {gpus} GPUs of the published training.')
@@ -171,12 +160,14 @@ def _config(args: Namespace) -> int:
     title = f'{relative} with the batch of {gpus} GPUs on {wanted}.'
     if wanted == gpus:
         title = f'{relative}, to be changed.'
+    from .accumulation import write_leaf
+
     write_leaf(args.output, path, times=gpus // wanted, title=title, overwrite=args.overwrite)
     _print_path(Path(args.output))
     return 0
 
 
-def _locate(name: str) -> tuple[Path, int]:
+def _resolve(name: str) -> tuple[Path, int]:
     """The config of a recipe, or any shipped one, and the GPUs that its batch is meant for."""
     relative = name.removeprefix('configs/')
     owners = [recipe for recipe in recipes() if relative in recipe.configs]
@@ -190,4 +181,4 @@ def _locate(name: str) -> tuple[Path, int]:
 
 def _print_path(path: Path) -> None:
     """A path alone on its line, so that the shell can use it."""
-    Console(highlight=False, soft_wrap=True).print(escape(str(path)))
+    plain_console().print(str(path), markup=False)

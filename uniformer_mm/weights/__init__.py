@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights: loading that accounts for every tensor, inflation, conversion, the zoo."""
+"""Weights: loading that accounts for every tensor, inflation, conversion, the zoo.
 
-from .convert import convert_file
-from .errors import CheckpointError
-from .inflate import inflate
-from .initializer import UniFormerPretrained
-from .load_from import load_zoo_checkpoint
-from .loader import LoadReport, load_weights
+The names import their module when they are first used, so that the zoo can be read without PyTorch.
+"""
 
-__all__ = [
-    'CheckpointError',
-    'LoadReport',
-    'UniFormerPretrained',
-    'convert_file',
-    'inflate',
-    'load_weights',
-    'load_zoo_checkpoint',
-]
+from ..lazy import lazy_names
+
+_NAMES = {
+    'CheckpointError': '..errors',
+    'LoadReport': '.loader',
+    'UniFormerPretrained': '.mmengine',
+    'convert_file': '.convert',
+    'inflate': '.inflation',
+    'load_weights': '.loader',
+    'load_zoo_checkpoint': '.mmengine',
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .files import file_digests, sniff_page
 from .zoo import Host
 

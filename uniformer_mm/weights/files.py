@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..models.state_dict import META_KEY
 from .untrusted import Refused, unpickle
 
 # Order of the official loaders; the averaged copies are read only on request.
 CONTAINERS = ('state_dict', 'model', 'model_state')
 EMA_CONTAINERS = ('model_ema', 'state_dict_ema')
-META_KEY = 'uniformer_mm'
 
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # The largest official network has 900 entries; detectors with it some 1,300.
@@ -49,7 +49,7 @@ class Checkpoint:
         meta: The file's ``meta`` entry (mmengine's and ours).
         extras: Other top-level entries that say where the file comes from: ``args``, ``arch``,
             ``cfg``, ``epoch``.
-        noted: What the backbone noted when it was saved (see ``guard.py``).
+        noted: What the backbone noted when it was saved (see ``models/state_dict.py``).
         sha256: Digest of the file, hexadecimal.
         md5: Digest of the file, hexadecimal.
     """

@@ -2,6 +2,8 @@
 """How mmpretrain runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmpretrain'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -2,6 +2,8 @@
 """How mmaction2 runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmaction'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),
@@ -19,6 +21,8 @@ default_hooks = dict(
     # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all
     # GPUs evaluate one model.
     sync_buffers=dict(type='SyncBuffersHook'),
+    # For --show-dir and --show; mmaction2's own hook takes clips of one view in another layout.
+    visualization=dict(type='uniformer_mm.ClipVisualizationHook', enable=False),
     nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
     stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
