@@ -28,7 +28,7 @@ _NUMPY_VALUES = (Path(uniformer_mm.__file__).parent / 'weights/numpy_values.py')
     encoding='utf-8'
 )
 
-_BEGIN = '''
+_BEGIN = """
 
 # uniformer-mm doctor (begin): torch.load reads with weights_only since torch
 # 2.6; this names what the runner itself puts into a checkpoint.
@@ -36,7 +36,7 @@ import math
 
 import numpy
 
-'''
+"""
 
 _ALLOW = '''
 
