@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``mim train`` of the quickstarts, killed with SIGKILL and resumed: the end is the same to the bit.
+"""``mim train`` of the quickstarts, killed and resumed: the end is the same to the bit.
 
 Kills hit at random moments and, at least once, a file that is being written.
 """

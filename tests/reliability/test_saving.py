@@ -153,6 +153,19 @@ def test_full_disk_costs_one_checkpoint(tmp_path):
     assert newest(tmp_path)['message_hub']['runtime_info']['keep_ckpt_ids'] == [2, 4]
 
 
+def test_log_that_the_disk_refuses_does_not_end_the_run(tmp_path, monkeypatch):
+    from mmengine.visualization import LocalVisBackend
+
+    def refuse(self, entry, path, kind):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalVisBackend, '_dump', refuse)
+    runner = make_runner(tmp_path, end=2)
+    runner.train()
+    assert runner.epoch == 2
+    assert log_of(tmp_path).count('scalars.json cannot be written (No space left on device)') == 1
+
+
 def test_older_files_are_intact_while_the_disk_is_full(tmp_path):
     runner = make_runner(tmp_path, end=4, validate=False)
     train = runner.train
