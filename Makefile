@@ -6,13 +6,23 @@ TASK ?= det
 # Each test process takes up to 2 GiB.
 WORKERS ?= 2
 
-.PHONY: demo test setup lint
+# A worker that is done takes over what another has not begun.
+PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-all setup lint foreign
 
 demo: setup
 	.venv/bin/python tools/demo.py --task $(TASK)
 
 test: lint
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m 'not slow'
+
+# Everything, which a release needs: the slow tests and those with packages of others.
+test-all: lint foreign
+	$(PYTEST)
+
+foreign: setup
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/foreign.txt
 
 lint: setup
 	.venv/bin/ruff check

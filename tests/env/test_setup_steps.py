@@ -279,17 +279,80 @@ class Terminal(io.StringIO):
         return True
 
 
+def ninja(done: int, name: str = 'nms.cpp', total: int = 77) -> str:
+    return f'  [{done}/{total}] c++ -MMD -MF a.o.d -c mmcv/ops/csrc/pytorch/{name} -o a.o'
+
+
 def test_ninja_counter_becomes_a_bar_with_an_estimate(tmp_path, monkeypatch):
-    clock = iter([100.0, 110.0, 130.0])
-    monkeypatch.setattr(mmcv_wheel.time, 'monotonic', lambda: next(clock))
+    now = [100.0]
+    monkeypatch.setattr(mmcv_wheel.time, 'monotonic', lambda: now[0])
+    monkeypatch.setenv('MAX_JOBS', '1')
     build = Build(Environment(tmp_path), TARGET)
     assert build._status('mmcv', '  running build_ext') is None
-    first = build._status('mmcv', '  [4/77] c++ -MMD -MF a.o.d')
-    assert first == f'mmcv {bar(4, 77)}'
-    # One file in 10 s, then three in 30 s: 70 files are left at 10 s each.
-    assert '730' not in first
-    assert build._status('mmcv', '  [5/77] c++ -MMD').endswith('(5/77), about 720 s left')
-    assert build._status('mmcv', '  [7/77] c++ -MMD').endswith('(7/77), about 700 s left')
+    pybind = mmcv_wheel.FILE_COSTS['pybind.cpp']
+    left = (76 + pybind - 1) * mmcv_wheel.FILE_SECONDS
+    assert build._status('mmcv', ninja(1)) == f'mmcv {bar(1, 77, left)}'
+    # Files that take half of what was believed: the estimate falls to what was measured.
+    for done in range(2, 60):
+        now[0] += mmcv_wheel.FILE_SECONDS / 2
+        shown = build._status('mmcv', ninja(done))
+    left = float(shown.split('about ')[1].split()[0])
+    measured = (77 - 59 + pybind - 1) * mmcv_wheel.FILE_SECONDS / 2
+    assert measured < left < 1.2 * measured
+
+
+@pytest.mark.parametrize('seconds', [0.5, 3.0, 30.0])
+@pytest.mark.parametrize('costly_at', [2, 40, 76])
+def test_estimate_never_grows_and_ends_at_zero(monkeypatch, seconds, costly_at):
+    now = [0.0]
+    monkeypatch.setattr(mmcv_wheel.time, 'monotonic', lambda: now[0])
+    progress, found = mmcv_wheel.Progress(), []
+    for done in range(1, 78):
+        cost = mmcv_wheel.FILE_COSTS['pybind.cpp'] if done == costly_at else 1.0
+        now[0] += seconds * cost
+        found.append(progress.left_s(done, 77, 2, cost))
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == 0 < found[-2]
+
+
+def test_headers_are_compiled_first_where_the_compiler_is_gcc(tmp_path, monkeypatch):
+    environment = Environment(tmp_path)
+    build = Build(environment, TARGET)
+    source = environment.mmcv_build / TARGET.key / f'mmcv-{TARGET.mmcv}'
+    source.mkdir(parents=True)
+    (source / 'setup.py').write_text("cxx = ['-std=c++20']\n")
+    for macros, steps in (('__GNUC__', 2), ('__GNUC__ __clang__', 1)):
+        script(tmp_path / 'c++', f'#!/bin/sh\necho {macros}\n')
+        monkeypatch.setenv('CXX', str(tmp_path / 'c++'))
+        assert len(build.steps()) == steps
+        assert ('-include' in build.variables()['CFLAGS']) == (steps == 2)
+
+
+def test_compiled_headers_are_what_gcc_takes(tmp_path, monkeypatch):
+    """The real command on a small header; GCC says so where it cannot use the result."""
+    if not mmcv_wheel.is_gcc(preflight.compiler()):
+        pytest.skip('the compiler is not GCC')
+    monkeypatch.setattr(mmcv_wheel, 'PRECOMPILED', 'vector')
+    environment = Environment(tmp_path)
+    environment.folder.mkdir()
+    environment.logs.mkdir()
+    monkeypatch.setattr(environment, 'python', Path(sys.executable))
+    build = Build(environment, TARGET)
+    source = environment.mmcv_build / TARGET.key / f'mmcv-{TARGET.mmcv}'
+    source.mkdir(parents=True)
+    (source / 'setup.py').write_text("cxx = ['-std=c++17']\n")
+    wait(Display(io.StringIO()), [build.precompile()])
+    (tmp_path / 'a.cpp').write_text('std::vector<int> values;\n')
+    flags = build.variables()['CFLAGS'].replace('-w', '-Winvalid-pch -Werror').split()
+    command = [preflight.compiler(), *flags, '-fPIC', '-DTORCH_EXTENSION_NAME=_ext']
+    for standard, taken in (('-std=c++17', True), ('-std=c++20', False)):
+        done = subprocess.run(
+            [*command, standard, '-c', 'a.cpp', '-o', 'a.o'],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode == 0) == taken, done.stderr
 
 
 def test_bar():
@@ -521,3 +584,16 @@ def test_no_wheel_of_the_lock_needs_a_desktop():
     lines = (ROOT / 'requirements/lock.txt').read_text(encoding='utf-8').splitlines()
     found = [line.partition('==')[0] for line in lines if line.startswith('opencv')]
     assert found == ['opencv-contrib-python-headless']
+
+
+def test_packages_of_foreign_tests_leave_the_locked_ones_alone():
+    """They go into the same environment, where no second copy of a package may come in."""
+
+    def names(file: str) -> set[str]:
+        lines = (ROOT / 'requirements' / file).read_text(encoding='utf-8').splitlines()
+        return {line.partition('==')[0] for line in lines if '==' in line and line[0] not in '# '}
+
+    foreign = names('foreign.txt')
+    left_out = (ROOT / 'requirements/not-locked.txt').read_text(encoding='utf-8').split()
+    assert {'peft', 'onnx', 'onnxruntime', 'captum', 'grad-cam', 'thop'} <= foreign
+    assert not foreign & (names('lock.txt') | set(left_out))

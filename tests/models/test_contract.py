@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import uniformer_mm
+from uniformer_mm.layers import DropPath, drop_path_rates, is_batch_norm
 from uniformer_mm.models.arch import ARCHS, Arch, arch_name, available_archs, resolve_arch
 from uniformer_mm.models.blocks import DividedBlock, GlobalBlock
 from uniformer_mm.models.classifier import sample_box, swap_box
-from uniformer_mm.models.layers import BATCH_NORM_TYPES, DropPath, drop_path_rates
 from uniformer_mm.models.uniformer import UniFormer2d, UniFormer3d
 
 TINY = {'depths': (1, 1, 4, 1), 'dims': (8, 16, 32, 48), 'head_dim': 16}
@@ -216,7 +216,7 @@ def test_frozen_classifier_norm_is_part_of_stage_four() -> None:
 
 def test_norm_eval_keeps_running_statistics() -> None:
     model = UniFormer2d(TINY, norm_eval=True).train()
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORM_TYPES)]
+    norms = [m for m in model.modules() if is_batch_norm(m)]
     assert norms
     assert not any(m.training for m in norms)
     before = copy.deepcopy(model.state_dict())
@@ -253,7 +253,7 @@ def test_divided_attention_starts_as_space_only() -> None:
     space = GlobalBlock(3, 32, 16, 4).double()
     state = {k: v for k, v in divided.state_dict().items() if not k.startswith('t_')}
     space.load_state_dict(state)
-    clip = torch.randn(1, 1, 4, 5, 32, dtype=torch.float64)
+    clip = torch.randn(1, 32, 1, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(divided(clip), space(clip))
     assert torch.all(divided.t_attn.proj.weight == 1)
 
@@ -314,13 +314,13 @@ def test_token_labelling_training_unmixes_the_dense_logits() -> None:
     assert all(0 <= edge <= 7 for edge in box)
     model.mix_token = False
     assert model(sample(2, side=64))[2] == (0, 0, 0, 0)
-    x = torch.arange(2 * 8 * 8 * 1.0).reshape(2, 8, 8, 1)
+    x = torch.arange(2 * 8 * 8 * 1.0).reshape(2, 1, 8, 8)
     mixed = swap_box(x, (1, 2, 4, 7))
     for b in range(2):
         for row in range(8):
             for col in range(8):
                 inside = 1 <= row < 4 and 2 <= col < 7
-                assert mixed[b, row, col] == x[1 - b if inside else b, row, col]
+                assert mixed[b, 0, row, col] == x[1 - b if inside else b, 0, row, col]
     assert torch.equal(swap_box(mixed, (1, 2, 4, 7)), x)
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 
 import uniformer_mm
 from tests.conftest import shared_dir
-from uniformer_mm.models import attention, blocks
+from uniformer_mm import layers
+from uniformer_mm.models import blocks
 
 CASES = [
     'cls_tiny',
@@ -113,26 +114,31 @@ def test_detects_masked_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     case, outputs, fill = load_case('dense_small_window14')
     model = build(case, fill)
 
-    def masked(attn: attention.Attention, x_BTHWC: torch.Tensor, w: int) -> torch.Tensor:
-        B, _, H, W, C = x_BTHWC.shape
-        y = torch.empty_like(x_BTHWC)
+    def masked(block: blocks.GlobalBlock, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        B, C, H, W = shape
+        w = block.window_size or max(H, W)
+        x_BHWC = tokens.reshape(B, H, W, C)
+        y = torch.empty_like(x_BHWC)
         for top in range(0, H, w):
             for left in range(0, W, w):
-                window = x_BTHWC[:, :, top : top + w, left : left + w]
-                tokens = window.reshape(B, -1, C)
-                y[:, :, top : top + w, left : left + w] = attn(tokens).reshape(window.shape)
-        return y
+                window = x_BHWC[:, top : top + w, left : left + w]
+                inside = block.attn(window.reshape(B, -1, C))
+                y[:, top : top + w, left : left + w] = inside.reshape(window.shape)
+        return y.flatten(1, 2)
 
-    monkeypatch.setattr(blocks, 'attend_in_windows', masked)
+    monkeypatch.setenv('UNIFORMER_FAST', '0')
+    monkeypatch.setattr(blocks.GlobalBlock, 'attend', masked)
     assert_detected(model, case, outputs, fill)
 
 
 def test_zero_tokens_take_part_in_padded_windows() -> None:
     """Windows in 3-D, which no released code has, against a loop over windows in float64."""
     torch.manual_seed(0)
-    attn = attention.Attention(8, 4).double()
+    attn = layers.Attention(8, 4).double()
     x_BTHWC = torch.randn(2, 3, 5, 7, 8, dtype=torch.float64)
-    got = attention.attend_in_windows(attn, x_BTHWC, 4)
+    shape = torch.Size((2, 8, 3, 5, 7))
+    windows = layers.split_windows(x_BTHWC.flatten(1, 3), shape, 4)
+    got = layers.join_windows(attn(windows), shape, 4).view_as(x_BTHWC)
     want = torch.empty_like(x_BTHWC)
     padded = F.pad(x_BTHWC, (0, 0, 0, 1, 0, 3))
     for b in range(2):

@@ -20,12 +20,12 @@ import uniformer_mm
 from tests.models import official
 from tests.models.test_golden import assert_detected, build, load_case
 from tests.models.test_official import LIGHT, images, randomise, reference
+from uniformer_mm import layers
 from uniformer_mm.models import (
     UniFormer2d,
     UniFormer2dClassifier,
     UniFormer3d,
     UniFormer3dClassifier,
-    layers,
 )
 from uniformer_mm.models import hourglass as module
 from uniformer_mm.models import uniformer as backbone
@@ -116,16 +116,15 @@ def test_dropped_branches_still_move_the_tokens_that_are_not_kept(
         """The first sample loses its branch, the second has it twice."""
         return torch.tensor([0.0, 2.0], dtype=x.dtype).view(-1, *(1,) * (x.ndim - 1))
 
-    monkeypatch.setattr(layers.DropPath, 'factors', lambda _, x, axes: factors(x))
+    monkeypatch.setattr(layers.DropPath, 'forward', lambda _, x: x * factors(x))
     monkeypatch.setattr(official.DropPath, 'forward', lambda _, x: x * factors(x))
     arch = LIGHT | {'layer_scale': layer_scale}
     ours, theirs = classifiers(2, arch)
     assert_same_step(ours.train(), theirs.train(), images(2))
     block = HourglassBlock(2, 16, 8, 3, keep_ratio=0.5, layer_scale=layer_scale).double()
-    x, scores = torch.randn(2, 4, 4, 16).double(), torch.rand(2, 4, 4).double()
-    start, _ = layers.add_convolved(block.pos_embed, x, None)
-    moved = block(x, torch.zeros(2, 1, 16).double(), scores)[0] - start
-    still = (moved[0] == 0).all(-1)
+    x, scores = torch.randn(2, 16, 4, 4).double(), torch.rand(2, 4, 4).double()
+    moved = block(x, torch.zeros(2, 1, 16).double(), scores)[0] - (x + block.pos_embed(x))
+    still = (moved[0] == 0).all(0)
     assert still.sum() == 8
     assert torch.equal(still, scores[0] >= scores[0].flatten().topk(8).values.min())
 
@@ -167,10 +166,9 @@ def test_class_scores_are_a_row_of_the_attention_matrix() -> None:
     x = torch.randn(2, 7, 24).double()
     q, k, _ = attention.qkv(x).reshape(2, 7, 3, 3, 8).unbind(2)
     weights = torch.einsum('bnmd,bkmd->bmnk', q, k).mul(8**-0.5).softmax(-1)
-    _, scores = attention(x, 5)
-    torch.testing.assert_close(scores, weights[:, :, 0, 1:6].mean(1))
-    assert attention(x, None)[1] is None
-    assert attention.to(torch.bfloat16)(x.bfloat16(), 5)[1].dtype == torch.float32
+    torch.testing.assert_close(attention(x)[1], weights[:, :, 0, 1:].mean(1))
+    assert ClassAttention(24, 8, scores_tokens=False).double()(x)[1] is None
+    assert attention.to(torch.bfloat16)(x.bfloat16())[1].dtype == torch.float32
 
 
 def test_no_attention_matrix_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +179,7 @@ def test_no_attention_matrix_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.scaled_dot_product_attention(q, *args, **kwargs)
 
     functional = type('Functional', (), {'scaled_dot_product_attention': staticmethod(attend)})
-    monkeypatch.setattr('uniformer_mm.models.attention.F', functional)
+    monkeypatch.setattr('uniformer_mm.ops.attention.F', functional)
     UniFormer2d(LIGHT).eval()(sample(2, 128, 128).float())
     # 64 tokens, then 1/2 and 3/10 of them; 1/2 and 7/10 of 16: with the class and merged tokens.
     assert shapes == [65, 34, 21, 10, 13]
@@ -190,9 +188,15 @@ def test_no_attention_matrix_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scores_nobody_needs_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     scores = ClassAttention.class_scores
-    monkeypatch.setattr(ClassAttention, 'class_scores', lambda *a: seen.append(a[2]) or scores(*a))
+
+    def count(attention: ClassAttention, qkv: torch.Tensor) -> torch.Tensor:
+        seen.append(qkv.shape[1])
+        return scores(attention, qkv)
+
+    monkeypatch.setattr(ClassAttention, 'class_scores', count)
     UniFormer2d(LIGHT)(sample(2, 128, 128).float())
-    assert seen == [64, 32, 19, 8]
+    # With the class token, and the merged one where there is one; the last block needs none.
+    assert seen == [65, 34, 21, 10]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_scores_that_underflow_give_finite_gradients() -> None:
     """A class token that looks at one token alone leaves 0 for all others in float32."""
     block = HourglassBlock(2, 16, 8, 3, keep_ratio=0.5)
     scores = torch.zeros(1, 2, 3).index_fill_(2, torch.tensor([0]), 0.5).requires_grad_()
-    x = torch.randn(1, 2, 3, 16, requires_grad=True)
+    x = torch.randn(1, 16, 2, 3, requires_grad=True)
     outputs = block(x, torch.zeros(1, 1, 16), scores)
     sum(y.square().sum() for y in outputs).backward()
     assert all(t.isfinite().all() for t in (*outputs, x.grad, scores.grad))

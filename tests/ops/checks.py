@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tools.benchmarking.operations import first_excess
+from tools.benchmark.comparisons import first_excess
 from uniformer_mm.ops import depthwise_conv, reference
 
 CONV = {2: F.conv2d, 3: F.conv3d}
@@ -48,7 +48,7 @@ class Case:
         return x, weight, bias if self.bias else None, grad
 
 
-def framework(x: Tensor, weight: Tensor, bias: Tensor | None, *, residual: bool) -> Tensor:
+def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *, residual: bool) -> Tensor:
     """What users write without this package, in the dtype of the input."""
     rank = x.ndim - 2
     y = CONV[rank](
@@ -72,7 +72,7 @@ def results(function, case: Case, device: str, **kwargs) -> list[Tensor]:
 def assert_no_worse(case: Case, device: str, ours: list[Tensor]) -> None:
     """The rule, for a depthwise convolution."""
     truth = results(reference.depthwise_conv, case, device)
-    other = results(framework, case, device)
+    other = results(by_pytorch, case, device)
     names = NAMES[: len(ours)]
     assert_errors(str(case), names, ours, other[: len(ours)], truth[: len(ours)])
 

@@ -4,7 +4,7 @@
     python tests/ops/launches.py path/of/libcuda.so.1
 
 A process of its own: PyTorch would take that driver for a GPU's. Each kernel of the package is
-launched as Triton does it and as :class:`uniformer_mm.ops.launch.Kernel` does after the first call;
+launched as Triton does it and as :class:`~uniformer_mm.ops.triton.launch.Kernel` does afterwards;
 one line of JSON tells what arrived each time, and what should have.
 """
 
@@ -18,11 +18,17 @@ from typing import Any
 
 import torch
 import triton
-from benchmarking.drivers import CompileOnly
-from kernel_assembly import MLP_OPERATIONS, OPERATIONS, depthwise_call, mlp_calls, row_calls
 from triton.backends.nvidia.driver import CudaDriver
 
-from uniformer_mm.ops.launch import Kernel
+from tools.benchmark.assembly import (
+    MLP_OPERATIONS,
+    OPERATIONS,
+    depthwise_call,
+    mlp_calls,
+    row_calls,
+)
+from tools.benchmark.drivers import CompileOnly
+from uniformer_mm.ops.triton.launch import Kernel
 
 STREAM = 0x70
 # Triton's, of a program.
@@ -98,15 +104,15 @@ def main(path: str) -> None:
     def launch(kernel, grid, tensors, numbers, constants, flags=()) -> None:
         types.clear()
         call = grid, tensors, numbers, constants, flags
-        compiled = kernel._run(*call)
+        compiled = kernel.look_up(*call)
         types.extend(kind for kind in compiled.src.signature.values() if kind != 'constexpr')
         found.clear()
-        kernel._run(*call)
-        kernel._start(0, *call)
+        kernel.look_up(*call)
+        kernel.launch(0, *call)
         # From here on Triton is not asked.
-        run, kernel._run = kernel._run, None
-        kernel._start(0, *call)
-        kernel._run = run
+        look_up, kernel.look_up = kernel.look_up, None
+        kernel.launch(0, *call)
+        kernel.look_up = look_up
         line = {
             'kernel': kernel.__name__,
             'grid': [*grid, 1, 1][:3],

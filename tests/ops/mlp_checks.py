@@ -9,11 +9,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from uniformer_mm.ops import mlp, mlp_add, reference
+from uniformer_mm.ops import reference
+from uniformer_mm.ops.mlp import implementation
 
 from .checks import assert_errors
 
 NAMES = ('output', 'input gradient', 'w_HC', 'b_H', 'w_OH', 'b_O')
+
+
+class _Mlp(torch.autograd.Function):
+    """The three functions of an implementation, as fused blocks call them."""
+
+    @staticmethod
+    def forward(ctx, x, w_HC, b_H, w_OH, b_O, backend):
+        ctx.save_for_backward(x, w_HC, b_H, w_OH)
+        ctx.module = implementation(x, w_HC, w_OH, backend)
+        return ctx.module.forward(x, w_HC, b_H, w_OH, b_O)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, *_ = inputs = ctx.saved_tensors
+        *grads, b_O_grad = ctx.module.weight_grad(grad, *inputs, True)
+        *_, none = ctx.module.weight_grad(grad, *inputs, False)
+        assert none.shape == (0,)
+        assert all(g.dtype is torch.promote_types(x.dtype, torch.float32) for g in grads)
+        grads = (g.to(x.dtype) for g in (*grads, b_O_grad))
+        return ctx.module.input_grad(grad, *inputs), *grads, None
+
+
+def mlp(x: Tensor, *parameters: Tensor, backend: str) -> Tensor:
+    """The MLP and its gradients."""
+    return _Mlp.apply(x, *parameters, backend)
 
 
 @dataclass(frozen=True)
@@ -48,7 +74,7 @@ class MlpCase:
         return *(leaf.requires_grad_() for leaf in leaves), grad
 
 
-def framework(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
+def by_pytorch(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
     """What users write without this package."""
     return F.linear(F.gelu(F.linear(x, w_HC, b_H)), w_OH, b_O)
 
@@ -65,7 +91,7 @@ def check_mlp(case: MlpCase, device: str, backend: str) -> None:
     ours = mlp_results(mlp, case, device, backend=backend)
     assert {result.dtype for result in ours} == {case.dtype}
     assert ours[0].is_contiguous()
-    other = mlp_results(framework, case, device)
+    other = mlp_results(by_pytorch, case, device)
     assert_errors(str(case), NAMES, ours, other, exact_results(case, device))
 
 
@@ -81,11 +107,11 @@ def check_mlp_add(case: MlpCase, stream: torch.dtype, device: str, backend: str)
     """``add + mlp(x)`` with both in the dtype ``stream``; without gradients."""
     x, *parameters, add = (t.detach() for t in case.tensors(device))
     x, add = (3.3 * x.double()).to(stream), (3.3 * add.double()).to(stream)
-    with torch.no_grad():
-        ours = mlp_add(x, *parameters, add, backend=backend)
+    module = implementation(x, parameters[0], parameters[2], backend)
+    ours = module.forward(x, *parameters, add)
     assert ours.dtype is stream
     assert ours.is_contiguous()
     rounded = x.to(case.dtype)
-    other = (add + framework(rounded, *parameters)).to(stream)
+    other = (add + by_pytorch(rounded, *parameters)).to(stream)
     truth = add.double() + reference.mlp(rounded, *parameters)
     assert_errors(f'{case} + {stream}', ['sum'], [ours], [other], [truth])

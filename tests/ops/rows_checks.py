@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations on rows joined to the formulas that they serve, and what these must equal."""
+"""The operations on rows joined as in fused blocks, and what these must equal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,19 @@ from uniformer_mm.ops import reference, rows
 from .checks import assert_errors
 
 EPS = 1e-3
+
+
+class _Operations:
+    """The operations by name, with the ``backend`` of ``rows.implementation``."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(x: Tensor, *arguments: object, backend: str = 'auto') -> Any:
+            return getattr(rows.implementation(x, backend), name)(x, *arguments)
+
+        return call
+
+
+operations = _Operations()
 NORM_NAMES = ('output', 'input grad', 'gamma grad', 'beta grad', 'weight grad', 'bias grad')
 
 
@@ -71,7 +86,7 @@ def plain_norm_linear(
 def by_autograd(
     function, case: RowsCase, device: str, axis: int, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Output and gradients, in ``dtype``, of a formula that autograd can differentiate."""
+    """Output and gradients, in ``dtype``, of a function that autograd can differentiate."""
     leaves, grad = case.norm_linear(device)
     leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
     y = function(*leaves, EPS, axis)
@@ -79,26 +94,28 @@ def by_autograd(
 
 
 def by_rows(case: RowsCase, device: str, axis: int, backend: str) -> list[Tensor]:
-    """The same through the operations on rows, as ``models/fused.py`` joins them."""
+    """The same through the operations on rows, as fused blocks join them."""
     (x, gamma, beta, weight, bias), grad = case.norm_linear(device)
     x, gamma, beta, weight, bias = (t.detach() for t in (x, gamma, beta, weight, bias))
     options = {'backend': backend}
     if axis:
-        xhat, rstd = rows.layer_standardise(x, EPS, x.dtype, **options)
+        xhat, rstd = operations.layer_standardise(x, EPS, x.dtype, **options)
     else:
-        xhat, rstd = rows.batch_standardise(x, EPS, x.dtype, None, **options)
-    folded, folded_bias = rows.fold(weight, bias, gamma, beta, x.dtype, **options)
+        xhat, rstd = operations.batch_standardise(x, EPS, x.dtype, None, **options)
+    folded, folded_bias = operations.fold(weight, bias, gamma, beta, x.dtype, **options)
     y = F.linear(xhat, folded, folded_bias)
-    bias_grad = rows.column_sum(grad, **options)
-    weight_grad, affine_grad = rows.fold_grad(
+    bias_grad = operations.column_sum(grad, **options)
+    weight_grad, affine_grad = operations.fold_grad(
         grad.float().t() @ xhat.float(), bias_grad, weight, gamma, beta, **options
     )
     xhat_grad = grad @ folded
     stream = torch.zeros_like(x)
     if axis:
-        x_grad = rows.layer_standardise_grad(xhat_grad, xhat, rstd, stream, x.dtype, **options)
+        x_grad = operations.layer_standardise_grad(
+            xhat_grad, xhat, rstd, stream, x.dtype, **options
+        )
     else:
-        x_grad = rows.batch_standardise_grad(
+        x_grad = operations.batch_standardise_grad(
             xhat_grad, xhat, rstd, gamma, affine_grad, stream, x.dtype, **options
         )
     return [y, x_grad, *affine_grad, weight_grad, bias_grad]
@@ -112,29 +129,10 @@ def check_norm_linear(case: RowsCase, device: str, axis: int, backend: str) -> N
     assert_errors(str(case), NORM_NAMES, ours, other, truth)
 
 
-def check_layer_norm(case: RowsCase, device: str, backend: str) -> None:
-    """A whole LayerNorm from the case's dtype to float32, and all its gradients."""
-    (x, gamma, beta, *_), _ = case.norm_linear(device)
-    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(8)).to(device)
-
-    def by_framework(dtype: torch.dtype) -> list[Tensor]:
-        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, gamma, beta)]
-        y = F.layer_norm(leaves[0], x.shape[1:], *leaves[1:], EPS)
-        return [y.detach(), *torch.autograd.grad(y, leaves, grad.to(dtype))]
-
-    x, gamma, beta = (t.detach() for t in (x, gamma, beta))
-    y, mean, rstd = rows.layer_norm(x, gamma, beta, EPS, torch.float32, backend=backend)
-    x_grad, affine = rows.layer_norm_grad(grad, x, mean, rstd, gamma, backend=backend)
-    assert (y.dtype, x_grad.dtype) == (torch.float32, case.dtype)
-    results = [y, x_grad, *affine]
-    names = ('output', 'input grad', 'gamma grad', 'beta grad')
-    assert_errors(str(case), names, results, by_framework(case.dtype), by_framework(torch.float64))
-
-
 def check_gelu_grad(case: RowsCase, device: str, backend: str) -> None:
     """GELU, its gradient and the sum of that."""
     h, grad = case.maps(device)
-    ours = rows.gelu_grad(grad.clone(), h, backend=backend)
+    ours = operations.gelu_grad(grad.clone(), h, backend=backend)
     wide = h.double().requires_grad_()
     exact = wide * (1 + torch.erf(wide * 0.5**0.5)) / 2
     (exact_grad,) = torch.autograd.grad(exact, wide, grad.double())
@@ -152,12 +150,12 @@ def check_branch(case: RowsCase, device: str, backend: str, *, has_factors: bool
     factor_N1 = torch.ones(1, 1, device=device)
     if has_factors:
         factor_N1 = factors.repeat_interleave(case.rows)[:, None]
-    y, copy = rows.add_branch(x, branch, factors, case.dtype, backend=backend)
+    y, copy = operations.add_branch(x, branch, factors, case.dtype, backend=backend)
     exact = x.double() + branch.double() * factor_N1.double()
     plain = x + branch.float() * factor_N1.float()
     outputs = (plain, plain.to(case.dtype))
     assert_errors(str(case), ('sum', 'copy'), (y, copy), outputs, (exact, exact))
-    grad, total = rows.branch_grad(x, factors, case.dtype, backend=backend)
+    grad, total = operations.branch_grad(x, factors, case.dtype, backend=backend)
     exact = x.double() * factor_N1.double()
     plain = (x * factor_N1.float()).to(case.dtype)
     sums = (plain, plain.sum(0)), (exact, exact.sum(0))

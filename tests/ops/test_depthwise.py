@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator itself, on the framework's own operators: what users without a GPU run."""
+"""The operator itself, on PyTorch's own operators: what users without a GPU run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from uniformer_mm.ops import depthwise_conv, dispatch, framework
+from uniformer_mm.ops import depthwise_conv, dispatch
+from uniformer_mm.ops.torch import depthwise as plain
 
 from .checks import Case, check, results
 
@@ -41,23 +42,23 @@ CASES = [
 
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_equals_reference(case: Case) -> None:
-    check(case, 'cpu', 'framework')
+    check(case, 'cpu', 'pytorch')
 
 
 @pytest.mark.parametrize('case', [case for case in CASES if case.residual], ids=str)
 def test_a_large_map_is_added_by_the_centre_tap(case: Case, monkeypatch) -> None:
-    monkeypatch.setattr(framework, 'SMALL', 0)
-    check(case, 'cpu', 'framework')
+    monkeypatch.setattr(plain, 'SMALL', 0)
+    check(case, 'cpu', 'pytorch')
 
 
 @pytest.mark.parametrize('multiplies_bfloat16', [True, False])
 def test_both_forms_of_bfloat16_equal_reference(
     multiplies_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(framework, 'cpu_multiplies', lambda _: multiplies_bfloat16)
+    monkeypatch.setattr(plain, 'cpu_multiplies', lambda _: multiplies_bfloat16)
     for residual in (True, False):
-        check(Case((2, 5, 4, 8), (3, 3), torch.bfloat16, residual=residual), 'cpu', 'framework')
-    check(Case((1, 2, 5, 4, 8), (3, 3, 3), torch.bfloat16), 'cpu', 'framework')
+        check(Case((2, 5, 4, 8), (3, 3), torch.bfloat16, residual=residual), 'cpu', 'pytorch')
+    check(Case((1, 2, 5, 4, 8), (3, 3, 3), torch.bfloat16), 'cpu', 'pytorch')
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_both_forms_of_bfloat16_equal_reference(
     ids=str,
 )
 def test_weight_gradients_taken_in_pieces_equal_reference(case: Case) -> None:
-    check(case, 'cpu', 'framework')
+    check(case, 'cpu', 'pytorch')
 
 
 @pytest.mark.parametrize('shape', [(0, 4, 5, 8), (2, 0, 5, 8), (0, 2, 4, 5, 8)], ids=str)
@@ -268,7 +269,7 @@ def test_works_without_triton() -> None:
         'from uniformer_mm.ops import depthwise_conv\n'
         'x, weight = torch.ones(1, 2, 3, 4), torch.ones(4, 1, 3, 3, requires_grad=True)\n'
         'depthwise_conv(x, weight).sum().backward()\n'
-        'assert "uniformer_mm.ops.triton_kernels" not in sys.modules\n'
+        'assert "uniformer_mm.ops.triton.depthwise" not in sys.modules\n'
         'print(weight.grad.sum().item())\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

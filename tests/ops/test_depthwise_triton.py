@@ -47,7 +47,8 @@ GPU_CASES = [
 @pytest.fixture
 def small_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small patches and programs: several programs, and edges in all of them, in a small map."""
-    from uniformer_mm.ops import tiles, triton_depthwise
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
+    from uniformer_mm.ops.triton import tiles
 
     def tile_for(operation: str, device: torch.device, kernel: tuple, *_: object) -> tiles.Tile:
         return tiles.Tile(1, 2, 4, 1) if max(kernel) > 3 else tiles.Tile(2, 3, 2, 1)
@@ -56,7 +57,7 @@ def small_tile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _exact_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+def _exact_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
@@ -83,7 +84,7 @@ def test_a_copy_in_another_dtype_comes_along(
     copy: str, given: bool, device: str, small_tile: None, poisoned: list
 ) -> None:
     """The form that networks use under autocast, also with taps that are transposed already."""
-    from uniformer_mm.ops import triton_depthwise
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
 
     case = Case((2, 3, 5, 7, 6), (3, 3, 3))
     with torch.no_grad():
@@ -105,7 +106,7 @@ def test_real_shapes_equal_reference(case: Case) -> None:
 def test_the_check_notices_a_wrong_tap(
     device: str, small_tile: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniformer_mm.ops import triton_depthwise
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
 
     right = triton_depthwise.input_grad
     monkeypatch.setattr(
@@ -118,9 +119,9 @@ def test_the_check_notices_a_wrong_tap(
 def test_several_parts_of_the_weight_gradient(
     device: str, small_tile: None, poisoned: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniformer_mm.ops import triton_depthwise
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
 
-    monkeypatch.setattr(triton_depthwise, '_processors', lambda _: 4)
+    monkeypatch.setattr(triton_depthwise, 'processors', lambda _: 4)
     case = Case((2, 3, 5, 7, 6), (3, 1, 3))
     check(case, device, 'triton')
     parts = max(len(buffer) for buffer in poisoned) // ((3 * 3 + 1) * 6)
@@ -172,7 +173,7 @@ def test_auto_takes_the_kernels_and_says_why_not(device: str) -> None:
 
     dispatch.resolve.cache_clear()
     found = dispatch.resolve('depthwise_conv', 'auto', torch.device(device), torch.float32, (3, 3))
-    assert found.__name__.endswith('triton_depthwise')
+    assert found.__name__.endswith('triton.depthwise')
     x = torch.zeros(1, 2, 2, 4, dtype=torch.float64, device=device)
     weight = torch.zeros(4, 1, 3, 3, dtype=torch.float64, device=device)
     with pytest.raises(ValueError, match=r"backend='triton' cannot run: dtype torch.float64"):
@@ -187,7 +188,7 @@ def test_auto_takes_the_kernels_and_says_why_not(device: str) -> None:
 def test_tuning_keeps_the_fastest_tile(
     operation: str, device: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniformer_mm.ops import tiles, tuning
+    from uniformer_mm.ops.triton import tiles, tuning
 
     monkeypatch.setenv('UNIFORMER_MM_CACHE', str(tmp_path))
     fast, slow = tiles.Tile(1, 1, 2, 1), tiles.Tile(2, 1, 2, 1)
@@ -209,7 +210,8 @@ def test_tuning_keeps_the_fastest_tile(
 def test_tuning_notices_a_wrong_tile(
     device: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniformer_mm.ops import tiles, triton_depthwise, tuning
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
+    from uniformer_mm.ops.triton import tiles, tuning
 
     monkeypatch.setenv('UNIFORMER_MM_CACHE', str(tmp_path))
     right = triton_depthwise.forward
@@ -227,7 +229,7 @@ def test_tuning_notices_a_wrong_tile(
 
 
 def test_tuning_candidates_fit_in_registers() -> None:
-    from uniformer_mm.ops import tuning
+    from uniformer_mm.ops.triton import tuning
 
     for kernel in ((3, 3), (5, 5), (3, 3, 3), (5, 5, 5)):
         for operation in ('forward', 'weight_grad'):

@@ -22,7 +22,7 @@ FILES = (
     'test_depthwise_triton.py',
     'test_mlp_triton.py',
     'test_rows_triton.py',
-    '../models/test_fused_triton.py',
+    '../fast/test_blocks_triton.py',
 )
 
 

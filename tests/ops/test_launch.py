@@ -19,9 +19,9 @@ from tests.conftest import ROOT
 
 pytest.importorskip('triton', reason='the package triton is not installed')
 
-import uniformer_mm.ops
-from uniformer_mm.ops import launch
-from uniformer_mm.ops.launch import MAX_INT32, Constants, Kernel
+import uniformer_mm.ops.triton
+from uniformer_mm.ops.triton import launch
+from uniformer_mm.ops.triton.launch import MAX_INT32, Constants, Kernel
 
 
 class StandIn:
@@ -44,22 +44,17 @@ class StandIn:
         return run
 
     class Compiled:
-        """Its compiled form."""
-
-        function, packed_metadata = 'function', 'metadata'
+        """Its compiled form, launched as in Triton's tutorials."""
 
         def __init__(self, owner: StandIn) -> None:
             self.owner = owner
 
-        def run(self, *args) -> None:
-            grid, (stream, function, metadata, *hooks), args = args[:3], args[3:9], args[9:]
-            assert (function, metadata, hooks) == ('function', 'metadata', [None] * 3)
-            self.owner.launched.append((grid, args, stream))
+        def __getitem__(self, grid: tuple) -> object:
+            return lambda *args: self.owner.launched.append((grid, args))
 
 
 @pytest.fixture
 def function(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setattr(launch, 'current_stream', lambda index: 70 + index)
     monkeypatch.setattr(launch, 'triton_is_interpreted', lambda: False)
     return StandIn()
 
@@ -73,23 +68,21 @@ def aligned(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def test_the_second_call_is_a_lookup(function: StandIn) -> None:
     kernel = Kernel(function, ['FLAG'])
     x, y, constants = aligned(4, 4), aligned(4, 4), Constants(BLOCK=8, C=4, num_warps=2)
-    kernel._start(0, (3,), (x, y), (4, 0.5), constants, (True,))
+    kernel.launch(0, (3,), (x, y), (4, 0.5), constants, (True,))
     expected = {'BLOCK': 8, 'C': 4, 'num_warps': 2, 'FLAG': True}
     assert function.compiled == [((3,), (x, y, 4, 0.5), expected)]
     z = aligned(8, 4)
-    kernel._start(0, (5, 2), (z, y), (8, 0.25), constants, (True,))
+    kernel.launch(0, (5, 2), (z, y), (8, 0.25), constants, (True,))
     assert len(function.compiled) == 1
     # Constants follow in the order of the source; options are part of what was compiled.
-    ((grid, args, stream),) = function.launched
-    assert (grid, stream) == ((5, 2, 1), 70)
-    assert args == (z.data_ptr(), y.data_ptr(), 8, 0.25, 4, True, 8)
+    assert function.launched == [((5, 2, 1), (z, y, 8, 0.25, 4, True, 8))]
 
 
 @pytest.mark.parametrize('what', ['flag', 'dtype', 'constants', 'device', 'address', 'number'])
-def test_whatever_a_kernel_depends_on_is_compiled_anew(function: StandIn, what: str) -> None:
+def test_whatever_a_kernel_depends_on_is_compiled_again(function: StandIn, what: str) -> None:
     kernel = Kernel(function, ['FLAG'])
     x, constants = aligned(4, 4), Constants(C=4, BLOCK=8)
-    kernel._start(0, (3,), (x, x), (4, 0.5), constants, (True,))
+    kernel.launch(0, (3,), (x, x), (4, 0.5), constants, (True,))
     index, tensors, numbers, flags = 0, (x, x), (4, 0.5), (True,)
     if what == 'flag':
         flags = (False,)
@@ -104,26 +97,11 @@ def test_whatever_a_kernel_depends_on_is_compiled_anew(function: StandIn, what: 
     else:
         numbers = MAX_INT32 + 1, 0.5
     for _ in range(2):
-        kernel._start(index, (3,), tensors, numbers, constants, flags)
+        kernel.launch(index, (3,), tensors, numbers, constants, flags)
     # An odd address and a huge number are not remembered: they share their key with ordinary ones.
     times = 2 if what in ('address', 'number') else 1
     assert len(function.compiled) == 1 + times
     assert len(function.launched) == 2 - times
-
-
-@pytest.mark.parametrize('when', ['launch_enter_hook', 'launch_exit_hook'])
-def test_who_watches_launches_is_told(
-    function: StandIn, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel, x, constants = Kernel(function), aligned(4), Constants(C=4, FLAG=0, BLOCK=8)
-    call = 0, (3,), (x, x), (4, 0.5), constants, ()
-    kernel._start(*call)
-    with monkeypatch.context() as watching:
-        watching.setattr(launch.HOOKS, when, lambda metadata: None)
-        kernel._start(*call)
-    assert (len(function.compiled), len(function.launched)) == (2, 0)
-    kernel._start(*call)
-    assert (len(function.compiled), len(function.launched)) == (2, 1)
 
 
 def test_old_releases_take_other_arguments(
@@ -132,7 +110,7 @@ def test_old_releases_take_other_arguments(
     monkeypatch.setattr(launch, 'CAN_REMEMBER', False)
     kernel, x, constants = Kernel(function), aligned(4), Constants(C=4, FLAG=0, BLOCK=8)
     for _ in range(2):
-        kernel._start(0, (3,), (x, x), (4, 0.5), constants, ())
+        kernel.launch(0, (3,), (x, x), (4, 0.5), constants, ())
     assert len(function.compiled) == 2
     assert not function.launched
 
@@ -175,11 +153,13 @@ def test_every_kernel_arrives_at_the_driver_as_triton_would_send_it(arrived: lis
 
 
 def test_no_kernel_is_left_out(arrived: list[dict]) -> None:
-    modules = [m.name for m in pkgutil.iter_modules(uniformer_mm.ops.__path__)]
+    modules = [m.name for m in pkgutil.iter_modules(uniformer_mm.ops.triton.__path__)]
     kernels = {
         name
         for module in modules
-        for name, value in vars(importlib.import_module(f'uniformer_mm.ops.{module}')).items()
+        for name, value in vars(
+            importlib.import_module(f'uniformer_mm.ops.triton.{module}')
+        ).items()
         if isinstance(value, Kernel)
     }
     assert kernels

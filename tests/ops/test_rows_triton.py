@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Triton kernels between the products, in the interpreter and on a GPU."""
+"""The Triton kernels between matrix multiplications, in the interpreter and on a GPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .rows_checks import (
     by_rows,
     check_branch,
     check_gelu_grad,
-    check_layer_norm,
     check_norm_linear,
+    operations,
 )
 
 pytestmark = needs_kernels
@@ -44,12 +44,12 @@ GPU_CASES = [
 @pytest.fixture(params=[1, 1000], ids=['one part', 'many parts'])
 def parts(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Programs that sum over rows."""
-    from uniformer_mm.ops import triton_rows
+    from uniformer_mm.ops.triton import grid
 
-    monkeypatch.setattr(triton_rows, 'processors', lambda _: request.param)
-    monkeypatch.setattr(triton_rows, 'PROGRAMS_PER_PROCESSOR', 1)
-    monkeypatch.setattr(triton_rows, 'TILE', 256)
-    caches = triton_rows._plan, triton_rows._whole_rows
+    monkeypatch.setattr(grid, 'processors', lambda _: request.param)
+    monkeypatch.setattr(grid, 'PROGRAMS_PER_PROCESSOR', 1)
+    monkeypatch.setattr(grid, 'TILE', 256)
+    caches = grid.divide, grid.whole_rows
     for cache in caches:
         cache.cache_clear()
     yield request.param
@@ -63,13 +63,6 @@ def test_norms_equal_reference(
     case: RowsCase, axis: int, device: str, parts: int, poisoned: list
 ) -> None:
     check_norm_linear(case, device, axis, 'triton')
-
-
-@pytest.mark.parametrize('case', [RowsCase(1, 3, 2), *CASES], ids=str)
-def test_layer_norm_equals_reference(
-    case: RowsCase, device: str, parts: int, poisoned: list
-) -> None:
-    check_layer_norm(case, device, 'triton')
 
 
 @pytest.mark.parametrize('case', [RowsCase(1, 3, 2), *CASES], ids=str)
@@ -93,7 +86,6 @@ def test_residual_sum_equals_reference(
 def test_real_shapes_equal_reference(case: RowsCase) -> None:
     for axis in (0, 1):
         check_norm_linear(case, 'cuda', axis, 'triton')
-    check_layer_norm(case, 'cuda', 'triton')
     check_gelu_grad(case, 'cuda', 'triton')
     check_branch(case, 'cuda', 'triton', has_factors=True)
 
@@ -108,7 +100,7 @@ def test_real_shapes_equal_reference(case: RowsCase) -> None:
         (0.2, True, BFLOAT16),
     ],
 )
-def test_running_statistics_move_as_the_framework_s(
+def test_running_statistics_are_updated_as_pytorch_does(
     momentum: float | None, counts: bool, dtype: torch.dtype, device: str, parts: int
 ) -> None:
     x, _ = RowsCase(60, 40, 1).maps(device)
@@ -122,7 +114,7 @@ def test_running_statistics_move_as_the_framework_s(
         norm(batch)
         before = buffers[0]._version
         running = rows.Running(*buffers, count, momentum)
-        rows.batch_standardise(batch, norm.eps, FLOAT32, running, backend='triton')
+        operations.batch_standardise(batch, norm.eps, FLOAT32, running, backend='triton')
         assert buffers[0]._version > before
     tolerance = {'rtol': 1e-5, 'atol': 1e-6} if dtype is FLOAT32 else {'rtol': 0.02, 'atol': 0.02}
     for found, expected in zip(buffers, (norm.running_mean, norm.running_var), strict=True):
@@ -135,16 +127,16 @@ def test_an_integer_momentum_compiles_no_kernel_of_its_own(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Triton would take 1 for a constant, and later norms would find that kernel."""
-    from uniformer_mm.ops import triton_rows
+    from uniformer_mm.ops.triton import norm
 
     seen = []
-    launch = triton_rows.norm.join_moments
+    launch = norm.join_moments_kernel
     monkeypatch.setattr(
-        triton_rows.norm, 'join_moments', lambda *args: seen.append(args[2]) or launch(*args)
+        norm, 'join_moments_kernel', lambda *args: seen.append(args[2]) or launch(*args)
     )
     x, _ = RowsCase(6, 8, 1).maps(device)
     running = rows.Running(torch.zeros(8, device=device), torch.ones(8, device=device), None, 1)
-    rows.batch_standardise(x, 0, FLOAT32, running, backend='triton')
+    operations.batch_standardise(x, 0, FLOAT32, running, backend='triton')
     ((*_, eps, momentum),) = seen
     assert (type(eps), type(momentum)) == (float, float)
     torch.testing.assert_close(running.mean, x.mean(0))
@@ -153,7 +145,7 @@ def test_an_integer_momentum_compiles_no_kernel_of_its_own(
 def test_variance_of_values_far_from_zero(device: str, parts: int) -> None:
     """A sum of squares would lose all digits here."""
     x = 64 + RowsCase(300, 8, 1).maps(device)[1] / 16
-    _, rstd = rows.batch_standardise(x, 0.0, FLOAT32, None, backend='triton')
+    _, rstd = operations.batch_standardise(x, 0.0, FLOAT32, None, backend='triton')
     expected = x.double().var(0, correction=0).rsqrt()
     torch.testing.assert_close(rstd.double(), expected, rtol=1e-4, atol=0)
 
@@ -167,93 +159,25 @@ def test_running_norm_is_folded(device: str) -> None:
             target.copy_(source)
         norm.running_var.uniform_(0.5, 2)
         running = rows.RunningNorm(norm.running_mean.float(), norm.running_var.float(), norm.eps)
-        folded = rows.fold(weight, bias, gamma, beta, FLOAT32, running, backend='triton')
+        folded = operations.fold(weight, bias, gamma, beta, FLOAT32, running, backend='triton')
         x = case.tensor(3, 5, 20, device=device)
         expected = norm(x.double()) @ weight.double().t() + bias.double()
         found = x.double() @ folded[0].double().t() + folded[1].double()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('dtype', [FLOAT32, BFLOAT16], ids=str)
-def test_many_matrices_in_one_launch(
-    dtype: torch.dtype, device: str, poisoned: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cast, scaled, and normalised with running statistics; then what one launch cannot read."""
-    from uniformer_mm.ops import triton_weights
-
-    draw = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw).to(device)
-
-    running = rows.RunningNorm(random(17), random(17).abs(), 1e-3)
-    products = [
-        rows.Product(random(5, 300), random(5), random(300), random(300)),
-        rows.Product(random(70, 8), random(70)),
-        rows.Product(random(9, 17), random(9), random(17), random(17), running),
-    ]
-    launches = []
-    launch = triton_weights.kernels.fold_all
-    monkeypatch.setattr(
-        triton_weights.kernels, 'fold_all', lambda *args: launches.append(1) or launch(*args)
-    )
-
-    def check() -> None:
-        found = rows.fold_all(products, dtype, backend='triton')
-        for product, pair in zip(products, found, strict=True):
-            *tensors, statistics = product
-            wide = (None if tensor is None else tensor.double() for tensor in tensors)
-            exact = rows.fold(*wide, torch.float64, statistics, backend='framework')
-            for one, truth in zip(pair, exact, strict=True):
-                assert one.dtype is dtype
-                tolerance = 2 * torch.finfo(dtype).eps * truth.abs().max().item()
-                torch.testing.assert_close(one.double(), truth, rtol=0, atol=tolerance)
-
-    check()
-    # What the matrices hold now is read, not what they held.
-    products[0].weight.mul_(2)
-    products[1] = products[1]._replace(weight=random(8, 70).t())
-    check()
-    assert len(launches) == 1, 'a matrix with strides was read as if it had none'
-    # At the same address, and of the same shape, as one that was read.
-    products[1] = rows.Product(random(8, 8), random(8))
-    check()
-    products[1] = products[1]._replace(weight=products[1].weight.t())
-    check()
-    assert len(launches) == 2, 'a matrix with strides was read as if it had none'
-    # At the same address, with vectors of another dtype.
-    memory = random(2, 300)
-    products[0] = products[0]._replace(scale=memory[0], shift=memory[1])
-    products[1] = rows.Product(random(70, 8), random(70))
-    check()
-    halves = memory.view(BFLOAT16)[:, :300]
-    halves.copy_(random(2, 300))
-    products[0] = products[0]._replace(scale=halves[0], shift=halves[1])
-    check()
-
-
-def test_transposes_in_one_launch(device: str, poisoned: list) -> None:
-    weights = [torch.randn(70, 25), torch.randn(3, 9), torch.randn(64, 125), torch.randn(1, 1)]
-    weights = [weight.to(device) for weight in weights]
-    # The second time with strides, at the same addresses.
-    for given in (weights[2:3], weights, [weights[2].view(125, 64).t()]):
-        for weight, taps in zip(given, rows.transpose_all(given, backend='triton'), strict=True):
-            assert taps.is_contiguous()
-            assert torch.equal(taps, weight.t())
-
-
 def test_mixed_dtypes_of_the_stream_and_the_branch(device: str) -> None:
     x, grad = RowsCase(40, 24, 1).maps(device)
-    xhat, rstd = rows.layer_standardise(x, 1e-6, BFLOAT16, backend='triton')
-    exact, _ = rows.layer_standardise(x.double(), 1e-6, torch.float64, backend='framework')
+    xhat, rstd = operations.layer_standardise(x, 1e-6, BFLOAT16, backend='triton')
+    exact, _ = operations.layer_standardise(x.double(), 1e-6, torch.float64, backend='pytorch')
     assert xhat.dtype is BFLOAT16
     assert (xhat.double() - exact).abs().max() <= 2**-8 * exact.abs().max()
     inputs = grad.bfloat16(), xhat, rstd
-    found = rows.layer_standardise_grad(*inputs, x, FLOAT32, backend='triton')
+    found = operations.layer_standardise_grad(*inputs, x, FLOAT32, backend='triton')
     wide = (tensor.double() for tensor in inputs)
-    exact = rows.layer_standardise_grad(*wide, x.double(), torch.float64, backend='framework')
+    exact = operations.layer_standardise_grad(*wide, x.double(), torch.float64, backend='pytorch')
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-    alone = rows.layer_standardise_grad(*inputs, None, FLOAT32, backend='triton')
+    alone = operations.layer_standardise_grad(*inputs, None, FLOAT32, backend='triton')
     torch.testing.assert_close((found - x), alone, rtol=1e-4, atol=1e-4)
 
 
@@ -267,18 +191,13 @@ def test_repeats_bit_for_bit(axis: int, device: str, parts: int) -> None:
 def test_no_rows(device: str, poisoned: list) -> None:
     x = torch.zeros(0, 24, device=device)
     options = {'backend': 'triton'}
-    assert rows.layer_standardise(x, 1e-6, BFLOAT16, **options)[0].shape == x.shape
-    vectors = [torch.zeros(24, device=device)] * 2
-    y, *statistics = rows.layer_norm(x, *vectors, 1e-6, BFLOAT16, **options)
-    assert y.shape == x.shape
-    found = rows.layer_norm_grad(x, x, *statistics, vectors[0], **options)
-    assert torch.equal(found[1], torch.zeros(2, 24, device=device))
-    assert rows.batch_standardise(x, 1e-6, BFLOAT16, None, **options)[0].shape == x.shape
-    assert rows.add_branch(x, x, torch.zeros(0, device=device), **options)[0].shape == x.shape
+    assert operations.layer_standardise(x, 1e-6, BFLOAT16, **options)[0].shape == x.shape
+    assert operations.batch_standardise(x, 1e-6, BFLOAT16, None, **options)[0].shape == x.shape
+    assert operations.add_branch(x, x, torch.zeros(0, device=device), **options)[0].shape == x.shape
     sums = (
-        rows.column_sum(x, **options),
-        rows.gelu_grad(x, x, **options)[2],
-        rows.branch_grad(x, None, BFLOAT16, **options)[1],
+        operations.column_sum(x, **options),
+        operations.gelu_grad(x, x, **options)[2],
+        operations.branch_grad(x, None, BFLOAT16, **options)[1],
     )
     for total in sums:
         assert torch.equal(total, torch.zeros(24, device=device))
@@ -289,14 +208,14 @@ def test_strided_maps_are_copied(device: str) -> None:
     wide = torch.stack([x, grad], 1)[:, 0]
     assert not wide.is_contiguous()
     for function in (
-        rows.column_sum,
-        lambda t, **k: rows.layer_standardise(t, 0.1, FLOAT32, **k)[0],
+        operations.column_sum,
+        lambda t, **k: operations.layer_standardise(t, 0.1, FLOAT32, **k)[0],
     ):
         assert torch.equal(function(wide, backend='triton'), function(x, backend='triton'))
 
 
 def test_the_check_notices_a_wrong_sum(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from uniformer_mm.ops import triton_rows
+    from uniformer_mm.ops.triton import rows as triton_rows
 
     right = triton_rows.fold_grad
 

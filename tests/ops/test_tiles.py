@@ -11,9 +11,10 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from uniformer_mm.ops import framework, mlp_tiles, tiles, tuning
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS, TRITON_DTYPES
-from uniformer_mm.ops.tiles import FORWARD, WEIGHT_GRAD, Tile
+from uniformer_mm.ops.torch import depthwise as plain
+from uniformer_mm.ops.triton import mlp_tiles, tiles, tuning
+from uniformer_mm.ops.triton.tiles import FORWARD, WEIGHT_GRAD, Tile
 
 DEVICE = 'NVIDIA H100 80GB HBM3'
 
@@ -139,10 +140,10 @@ def launched(right: Callable[..., Tensor | tuple[Tensor, Tensor]]) -> Callable:
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
     """Stand-ins for the kernels; the tiles that a stand-in for the clock has timed, in order."""
     pytest.importorskip('triton', reason='the package triton is not installed')
-    from uniformer_mm.ops import triton_depthwise
+    from uniformer_mm.ops.triton import depthwise as triton_depthwise
 
     for name in ('forward', 'weight_grad'):
-        monkeypatch.setattr(triton_depthwise, name, launched(getattr(framework, name)))
+        monkeypatch.setattr(triton_depthwise, name, launched(getattr(plain, name)))
     monkeypatch.setattr(tuning, 'candidates', lambda *_: CANDIDATES)
     monkeypatch.setattr(tuning, 'default_tile', lambda *_: IN_TABLE)
     return []

@@ -1,19 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both spellings of the registered types from the scope of each real toolbox.
 
-Each toolbox gets a fresh interpreter, since importing ``uniformer_mm`` once would hide whether a
-config can find it by itself.
+Each case gets an interpreter that has not imported ``uniformer_mm``, since importing it once would
+hide whether a config can find it by itself: a fork of a process that holds PyTorch and mmengine.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 
 import pytest
 
 TOOLBOXES = ['mmdet', 'mmseg', 'mmpose', 'mmaction', 'mmpretrain']
+HEAVY = ['mmcv', 'torchvision', 'safetensors', *TOOLBOXES]
+
+FORKS = """
+import json, os, sys, traceback
+import torch, mmengine.runner
+
+results = {}
+for name, code in json.loads(sys.argv[1]).items():
+    assert 'uniformer_mm' not in sys.modules
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        names = {}
+        try:
+            exec(code, names)
+            answer = ['ok', names['answer']]
+        except BaseException:
+            answer = ['error', traceback.format_exc()]
+        os.write(write, json.dumps(answer).encode()[:60000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, 'rb') as pipe:
+        results[name] = json.loads(pipe.read())
+    os.waitpid(child, 0)
+print(json.dumps(results))
+"""
 
 BUILD = """
 import sys
@@ -29,28 +56,56 @@ for rank in (2, 3):
     assert type(scoped) is type(plain), (type(scoped), type(plain))
     assert type(scoped).__module__ == 'uniformer_mm.models.uniformer'
 own = MODELS.get('UniFormer')
-print('own:', own and own.__module__)
+answer = own and own.__module__
 """
 
+OTHERS = {
+    'imports': f"""
+import sys
+before = set(sys.modules)
+import uniformer_mm
+uniformer_mm.UniFormer2d
+answer = sorted((set(sys.modules) - before) & set({HEAVY!r}))
+""",
+    'root': """
+import uniformer_mm
+from mmengine.registry import MODELS
+answer = MODELS.get('UniFormer2d') is uniformer_mm.UniFormer2d
+""",
+}
 
-def run_python(code: str) -> str:
+
+def run_python(code: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=False, timeout=180
+        [sys.executable, '-c', code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
+@pytest.fixture(scope='module')
+def answers() -> dict[str, list]:
+    """What each piece of code found, or its traceback."""
+    installed = [name for name in TOOLBOXES if importlib.util.find_spec(name) is not None]
+    codes = {name: BUILD.format(toolbox=name) for name in installed} | OTHERS
+    return json.loads(run_python(FORKS, json.dumps(codes)).splitlines()[-1])
+
+
 @pytest.mark.parametrize('toolbox', TOOLBOXES)
-def test_types_resolve_without_custom_imports(toolbox: str) -> None:
-    if importlib.util.find_spec(toolbox) is None:
+def test_types_resolve_without_custom_imports(toolbox: str, answers: dict[str, list]) -> None:
+    if toolbox not in answers:
         pytest.skip(f'{toolbox} is not installed; make setup installs it')
-    output = run_python(BUILD.format(toolbox=toolbox)).splitlines()[-1]
     own = 'mmaction.models.backbones.uniformer' if toolbox == 'mmaction' else None
-    assert output == f'own: {own}'
+    assert answers[toolbox] == ['ok', own]
 
 
-def test_importing_the_package_imports_no_toolbox() -> None:
-    heavy = ['mmcv', 'torchvision', 'safetensors', *TOOLBOXES]
-    code = f'import sys, uniformer_mm; print(sorted(set({heavy!r}) & set(sys.modules)))'
-    assert run_python(code).strip() == '[]'
+def test_importing_the_package_imports_no_toolbox(answers: dict[str, list]) -> None:
+    assert answers['imports'] == ['ok', []]
+
+
+def test_plain_types_resolve_in_the_root_after_import(answers: dict[str, list]) -> None:
+    assert answers['root'] == ['ok', True]

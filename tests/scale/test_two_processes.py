@@ -23,6 +23,8 @@ from ..conftest import ROOT
 
 pytest.importorskip('mmpretrain', reason='mmpretrain is not installed; make setup installs it')
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name('worker.py')
 UPDATES, BATCH, CLASSES = 4, 8, 9
 TOLERANCE = 1e-5

@@ -23,6 +23,8 @@ def run_mim(
     environment = os.environ | {
         'UNIFORMER_DATA': str(data_root),
         'CUDA_VISIBLE_DEVICES': '',
+        # Two threads for so little work wait for each other where the cores are busy.
+        'OMP_NUM_THREADS': '1',
         'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
         'PYTHONPATH': str(ROOT),
     }

@@ -46,6 +46,7 @@ def data_root(tmp_path) -> Path:
     return root.parent
 
 
+@pytest.mark.slow
 def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     pytest.importorskip('mmaction')
     work, half = data_root / 'work', EPOCHS // 2

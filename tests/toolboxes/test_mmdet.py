@@ -58,6 +58,7 @@ def data_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     pytest.importorskip('mmdet')
     half = EPOCHS // 2

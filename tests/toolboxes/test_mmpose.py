@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ..conftest import ROOT, shared_dir
+from .mim import read_scalars, run_mim
 
 CONFIG = ROOT / 'configs/pose/quickstart.py'
 PERSONS, BATCH, EPOCHS = 8, 4, 48
@@ -49,37 +46,17 @@ def data_root(tmp_path: Path) -> Path:
 
 
 def mim(data_root: Path, verb: str, *arguments: str, **options) -> str:
-    """Run ``mim VERB mmpose CONFIG`` in a foreign directory and return what it prints."""
+    """Run ``mim VERB mmpose CONFIG`` with the detector's boxes."""
     detections = data_root / 'coco/person_detection_results/test_coco_det_AP_H_56.json'
     for part in ('val', 'test'):
         options |= {
             f'{part}_dataloader.dataset.bbox_file': detections,
             f'{part}_evaluator.ann_file': data_root / 'coco/annotations/test_coco_4img.json',
         }
-    pairs = [f'{key}={value}' for key, value in (OPTIONS | options).items()]
-    environment = os.environ | {
-        'UNIFORMER_DATA': str(data_root),
-        'CUDA_VISIBLE_DEVICES': '',
-        # Two threads for so little work wait for each other where the cores are busy.
-        'OMP_NUM_THREADS': '1',
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-        'PYTHONPATH': str(ROOT),
-    }
-    done = subprocess.run(
-        ['mim', verb, 'mmpose', str(CONFIG), *arguments,
-         '--work-dir', str(data_root / 'work'), '--cfg-options', *pairs],
-        cwd=data_root, env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout + done.stderr
+    return run_mim(verb, 'mmpose', CONFIG, data_root, *arguments, **(OPTIONS | options))
 
 
-def scalars(work: Path) -> list[dict]:
-    """All logged scalars of all training runs, in order."""
-    files = sorted(work.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
+@pytest.mark.slow
 def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     pytest.importorskip('mmpose')
     work, half = data_root / 'work', EPOCHS // 2
@@ -90,7 +67,7 @@ def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     assert f'resumed epoch: {half}' in resumed
     checkpoint = work / f'epoch_{EPOCHS}.pth'
 
-    logged = scalars(work)
+    logged = read_scalars(data_root)
     losses = [entry['loss'] for entry in logged if 'loss' in entry]
     assert len(losses) == EPOCHS * PERSONS // BATCH
     assert all(map(math.isfinite, losses))

@@ -45,6 +45,7 @@ def data_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_train_evaluate_save_resume_and_test(data_root: Path) -> None:
     pytest.importorskip('mmseg')
     half = ITERATIONS // 2

@@ -19,7 +19,8 @@ from setup_steps.display import Display
 from setup_steps.process import MARK, SetupError
 
 INPUTS = (
-    'requirements/*.txt',
+    'requirements/lock.txt',
+    'requirements/from-source.txt',
     'setup.cfg',
     'pyproject.toml',
     'tools/setup_env.py',

@@ -6,6 +6,7 @@ import argparse
 from rich.console import Console
 from rich.markup import escape
 
+from uniformer_mm.console import plain_console
 from uniformer_mm.env.checks import Finding, ProbeRunner, Status, all_checks, run_checks
 from uniformer_mm.env.patching import State
 from uniformer_mm.env.repair import Repair
@@ -30,6 +31,11 @@ def add_parser(subparsers: 'argparse._SubParsersAction[argparse.ArgumentParser]'
     mode.add_argument(
         '--revert', action='store_true', help='give those files their released text back'
     )
+    mode.add_argument(
+        '--gpu',
+        action='store_true',
+        help="compare every fused block with its plain form on this machine's GPU and time both",
+    )
     parser.set_defaults(run=run)
 
 
@@ -39,7 +45,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: a file of the environment cannot be written.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
+    if args.gpu:
+        # PyTorch and the networks; the other modes are about packages.
+        from .gpu import check_gpu
+
+        return 1 if check_gpu() else 0
     if args.revert:
         for repair in _installed_repairs():
             if repair.revert(repair.site_dir()):
@@ -67,7 +78,7 @@ def _check(console: Console) -> int:
     finally:
         runner.close()
     if troubles:
-        console.print(f'{troubles} finding{"s" * (troubles > 1)} to fix', style='bold red')
+        console.print(f'{troubles} issue{"s" * (troubles > 1)} to fix', style='bold red')
         return 1
     console.print('all is well', style='green')
     return 0

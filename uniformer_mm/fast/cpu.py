@@ -17,7 +17,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..layers import (
     Attention,
-    frames_to_map,
     join_windows,
     map_to_frames,
     map_to_pixels,
@@ -28,7 +27,7 @@ from ..layers import (
 )
 from ..ops import depthwise_conv
 from ..ops.autocast import autocast_dtype
-from ..ops.framework import cpu_has_avx512
+from ..ops.cpu import cpu_has_avx512
 from .fold import fold, running_affine
 
 # Hidden elements of a piece. With oneDNN's fused matmul 1 MiB in float32, half of the second-level
@@ -66,7 +65,7 @@ def attention_block(block: nn.Module, x: Tensor) -> Tensor:
     if hasattr(block, 't_attn'):
         tokens = _divided(block, x, run_attention)
     else:
-        tokens = to_tokens(x)
+        tokens = to_tokens(x, block.ndim)
         mixed = _windowed(block, block.norm1(tokens), x, run_attention)
         tokens = block.add(tokens, mixed, block.gamma_1)
     normed = block.norm2(tokens)
@@ -86,7 +85,8 @@ def _divided(block: nn.Module, x: Tensor, run: Callable[..., Tensor]) -> Tensor:
     pixels = map_to_pixels(x)
     pixels = block.add(pixels, run(block.t_attn, block.t_norm(pixels)))
     mixed = run(block.attn, block.norm1(pixels_to_frames(pixels, x.shape)))
-    return to_tokens(frames_to_map(block.add(map_to_frames(x), mixed, block.gamma_1), x.shape))
+    frames = block.add(map_to_frames(x), mixed, block.gamma_1)
+    return frames.reshape(x.shape[0], -1, x.shape[1])
 
 
 def attention(module: Attention, x: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from ..layers import BATCH_NORM, CONV, Attention, DropPath, Mlp
-from ..ops.dispatch import why_not_triton
+from ..ops.dispatch import triton_is_interpreted, why_not_triton
 from ..ops.tracing import is_compiling, is_exporting
+from .verify import wants_plain_form, why_not_verified
 
 VARIABLE = 'UNIFORMER_FAST'
 SETTINGS = ('1', '0', 'verify')
@@ -76,7 +77,7 @@ def why_not(block: nn.Module, x: Tensor) -> str | None:
         block: A block of ``models/blocks.py``.
         x: Its input ``(B, C, *S)``.
     """
-    return _why_not_now(x) or _why_not_device(x) or _why_not_block(block)
+    return _why_not_now(x) or _why_not_device(x) or changed(block) or _why_not_verified(block, x)
 
 
 def _why_not_now(x: Tensor) -> str | None:
@@ -95,6 +96,8 @@ def _why_not_now(x: Tensor) -> str | None:
         return 'there are global module hooks'
     if setting() == '0':
         return f'{VARIABLE}=0'
+    if wants_plain_form():
+        return 'its two forms are being compared'
     return None
 
 
@@ -107,7 +110,20 @@ def _why_not_device(x: Tensor) -> str | None:
     return reason
 
 
-def _why_not_block(block: nn.Module) -> str | None:
+def _why_not_verified(block: nn.Module, x: Tensor) -> str | None:
+    again = setting() == 'verify'
+    # PyTorch's own operators need no proof, and the interpreter, which is slow, gives one if asked.
+    if not x.is_cuda and not (again and triton_is_interpreted()):
+        return None
+    return why_not_verified(block, x, again)
+
+
+def changed(block: nn.Module) -> str | None:
+    """What somebody hooked, replaced or sharded in a block, in one sentence; None if nothing.
+
+    Args:
+        block: A block of ``models/blocks.py``.
+    """
     children = block._modules
     kind = LOCAL if 'conv1' in children else DIVIDED if 't_attn' in children else GLOBAL
     return _why_not_children('', children, kind)

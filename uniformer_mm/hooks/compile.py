@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..fast.compile import compile as compile_network
 from ..registry import HOOKS, register
 from .modules import ModulesHook
 
@@ -34,4 +35,4 @@ class CompileHook(ModulesHook):
 
     def change(self, module: nn.Module) -> None:
         """Compile one module."""
-        module.compile(**self.options)
+        compile_network(module, **self.options)

@@ -9,7 +9,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..optim.foreach import grouped
+from ..optim.tensor_groups import grouped
 from ..registry import HOOKS, MODELS, register
 
 

@@ -13,7 +13,7 @@ from .init import init_weights, residual_scale
 from .mlp import Mlp
 from .norm import BATCH_NORM, BLOCK_NORM_EPS, PATCH_NORM_EPS, is_batch_norm
 from .patch_embed import ConvEmbed, PatchEmbed, build_downsample, build_stem
-from .tokens import frames_to_map, map_to_frames, map_to_pixels, pixels_to_frames, to_map, to_tokens
+from .tokens import map_to_frames, map_to_pixels, pixels_to_frames, to_map, to_tokens
 from .windows import join_windows, split_windows
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     'depthwise',
     'drop_path_rates',
     'extent',
-    'frames_to_map',
     'init_weights',
     'is_batch_norm',
     'join_windows',

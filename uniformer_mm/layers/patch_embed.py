@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .conv import CONV, extent
 from .norm import BATCH_NORM, PATCH_NORM_EPS
-from .tokens import to_map, to_tokens
+from .tokens import channels_last, to_map, to_tokens
 
 
 class PatchEmbed(nn.Module):
@@ -31,8 +31,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed. Shape: ``(B, C, *S) -> (B, D, *s)`` at the reduced size, channels-last memory."""
-        x = self.proj(x)
-        return to_map(self.norm(to_tokens(x)), x.shape, self.ndim)
+        x = self.proj(channels_last(x, self.ndim))
+        return to_map(self.norm(to_tokens(x, self.ndim)), x.shape, self.ndim)
 
 
 class ConvEmbed(nn.Module):
@@ -46,10 +46,11 @@ class ConvEmbed(nn.Module):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.proj = nn.Sequential(*layers)
+        self.ndim = len(layers[0].kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed. Shape: ``(B, C, *S) -> (B, D, *s)`` at the reduced size."""
-        return self.proj(x)
+        return self.proj(channels_last(x, self.ndim))
 
 
 def build_stem(ndim: int, kind: str, in_channels: int, out_channels: int) -> nn.Module:

@@ -30,8 +30,9 @@ def split_windows(tokens: Tensor, shape: Size, window_size: int) -> Tensor:
     T, H, W, w = _frames(shape), shape[-2], shape[-1], window_size
     rows, cols = (H + w - 1) // w, (W + w - 1) // w
     x = tokens.reshape(shape[0], T, H, W, shape[1])
-    # Also where nothing is missing: a condition on sizes would be another graph to a compiler.
-    x = F.pad(x, (0, 0, 0, cols * w - W, 0, rows * w - H))
+    # More than can be missing, then cut: padding by a number that depends on the size, and may be
+    # 0, is several graphs to a compiler.
+    x = F.pad(x, (0, 0, 0, w, 0, w))[:, :, : rows * w, : cols * w]
     x = x.reshape(shape[0], T, rows, w, cols, w, shape[1]).permute(0, 2, 4, 1, 3, 5, 6)
     return x.reshape(shape[0] * rows * cols, T * w * w, shape[1])
 
@@ -40,6 +41,8 @@ def join_windows(windows: Tensor, shape: Size, window_size: int) -> Tensor:
     """The inverse of :func:`split_windows`, without what was padded. Returns ``(B, N, C)``."""
     T, H, W, w = _frames(shape), shape[-2], shape[-1], window_size
     rows, cols = (H + w - 1) // w, (W + w - 1) // w
-    x = windows.reshape(shape[0], rows, cols, T, w, w, shape[1]).permute(0, 3, 1, 4, 2, 5, 6)
-    x = x.reshape(shape[0], T, rows * w, cols * w, shape[1])
-    return x[:, :, :H, :W].reshape(shape[0], T * H * W, shape[1])
+    # Columns before rows: with rows first it would depend on the size whether the cut is a view,
+    # and that is another graph to a compiler.
+    x = windows.reshape(shape[0], rows, cols, T, w, w, shape[1]).permute(0, 3, 2, 5, 1, 4, 6)
+    x = x.reshape(shape[0], T, cols * w, rows * w, shape[1])[:, :, :W, :H]
+    return x.transpose(2, 3).reshape(shape[0], T * H * W, shape[1])

@@ -22,7 +22,6 @@ from ..layers import (
     DropPath,
     Mlp,
     depthwise,
-    frames_to_map,
     init_weights,
     join_windows,
     map_to_frames,
@@ -131,7 +130,7 @@ class GlobalBlock(Block):
         if fast.why_not(self, x) is None:
             return fast.attention_block(self, x)
         x = x + self.pos_embed(x)
-        tokens = to_tokens(x)
+        tokens = to_tokens(x, self.ndim)
         tokens = self.add(tokens, self.attend(self.norm1(tokens), x.shape), self.gamma_1)
         tokens = self.add(tokens, self.mlp(self.norm2(tokens)), self.gamma_2)
         return to_map(tokens, x.shape, self.ndim)
@@ -179,7 +178,7 @@ class DividedBlock(GlobalBlock):
         pixels = map_to_pixels(x)
         pixels = self.add(pixels, self.t_attn(self.t_norm(pixels)))
         mixed = self.attn(self.norm1(pixels_to_frames(pixels, x.shape)))
-        tokens = to_tokens(frames_to_map(self.add(map_to_frames(x), mixed, self.gamma_1), x.shape))
+        tokens = self.add(map_to_frames(x), mixed, self.gamma_1).reshape(x.shape[0], -1, x.shape[1])
         return to_map(
             self.add(tokens, self.mlp(self.norm2(tokens)), self.gamma_2), x.shape, self.ndim
         )

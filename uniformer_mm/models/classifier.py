@@ -13,7 +13,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..checks import check_bool, is_integer
-from ..layers import PATCH_NORM_EPS, to_tokens
+from ..layers import PATCH_NORM_EPS, to_map, to_tokens
 from ..ops.autocast import native_autocast
 from ..registry import MODELS, register
 from .blocks import init_block
@@ -100,12 +100,16 @@ class _Classifier:
         if self.training and hasattr(self, 'head_cls'):
             return logits, self.head_cls(self.norm_cls(carried[0][:, 0]))
         if dense:
-            token_logits = self.aux_head(to_tokens(x))
+            token_logits = self.aux_head(to_tokens(x, self.ndim))
             if self.training:
                 box = tuple(edge // MIX_STRIDE for edge in box)
-                return logits, swap_box_of_tokens(token_logits, x.shape, box), box
+                return logits, self._unmix(token_logits, x.shape, box), box
             logits = logits + AUX_WEIGHT * token_logits.amax(1)
         return (logits,) if self.as_tuple else logits
+
+    def _unmix(self, tokens: Tensor, shape: Size, box: Box) -> Tensor:
+        """:func:`swap_box` for the tokens ``(B, N, K)`` of a map of ``shape``."""
+        return to_tokens(swap_box(to_map(tokens, shape, self.ndim), box), self.ndim)
 
 
 @register(MODELS)
@@ -149,9 +153,3 @@ def swap_box(x: Tensor, box: Box) -> Tensor:
     cols = torch.arange(x.shape[-1], device=x.device)
     inside_H, inside_W = (rows >= top) & (rows < bottom), (cols >= left) & (cols < right)
     return torch.where(inside_H[:, None] & inside_W, x.flip(0), x)
-
-
-def swap_box_of_tokens(tokens: Tensor, shape: Size, box: Box) -> Tensor:
-    """:func:`swap_box` for the tokens ``(B, N, K)`` of a map of ``shape``."""
-    x = tokens.transpose(1, 2).unflatten(2, shape[2:])
-    return to_tokens(swap_box(x, box))

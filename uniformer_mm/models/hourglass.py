@@ -117,7 +117,7 @@ class HourglassBlock(GlobalBlock):
             Map, class token and scores after the block; None for scores that nobody needs.
         """
         x = x + self.pos_embed(x)
-        tokens, shape = to_tokens(x), x.shape
+        tokens, shape = to_tokens(x, self.ndim), x.shape
         if self.keep_ratio == 1:
             tokens, cls_token, scores = self.mix_all(tokens, cls_token)
         else:

@@ -23,7 +23,7 @@ from ..layers import (
     to_tokens,
 )
 from ..ops.autocast import HALF, autocast_dtype, native_autocast
-from ..ops.framework import cpu_multiplies
+from ..ops.cpu import cpu_multiplies
 from ..registry import MODELS, register
 from . import options, state_dict
 from .arch import NUM_STAGES, Arch, resolve_arch
@@ -42,7 +42,7 @@ Carried = tuple[()] | tuple[Tensor, Tensor | None]
 
 
 class UniFormer(InitCfgModule):
-    """UniFormer of either rank; use :class:`UniFormer2d` or :class:`UniFormer3d`.
+    """UniFormer for images or clips; use :class:`UniFormer2d` or :class:`UniFormer3d`.
 
     Stages after the last requested output are not built, and output norms exist only for the
     requested outputs, so every parameter takes part in the loss (DDP needs no search for unused
@@ -389,7 +389,8 @@ class UniFormer(InitCfgModule):
             x = x.float()
         if self.out_norm == 'bn':
             return self.norm(x)
-        return to_map(getattr(self, f'norm{stage + 1}')(to_tokens(x)), x.shape, self.ndim)
+        tokens = getattr(self, f'norm{stage + 1}')(to_tokens(x, self.ndim))
+        return to_map(tokens, x.shape, self.ndim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Compute the requested maps.

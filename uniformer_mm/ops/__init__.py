@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations that the framework has no fast form of: one function each, a reference beside each.
+"""Operations that PyTorch has no fast form of, and a reference beside them.
 
-Importing this package needs neither a GPU nor Triton; ``dispatch.py`` says which implementation
-runs and why another cannot.
+``torch/`` holds the form that runs everywhere, ``triton/`` the kernels; ``dispatch.py`` says which
+runs and why another cannot. Importing this package needs neither a GPU nor Triton.
 """
 
 from .depthwise import depthwise_conv
-from .mlp import mlp, mlp_add
 
-__all__ = ['depthwise_conv', 'mlp', 'mlp_add']
+__all__ = ['depthwise_conv']

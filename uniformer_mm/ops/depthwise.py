@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depthwise convolution on channels-last maps of either rank, as an operator of the framework.
+"""Depthwise convolution on channels-last maps with two or three axes, as an operator of PyTorch.
 
-Registered with ``torch.library`` (shapes for tracing, gradient formula, autocast rule), so that
+Registered with ``torch.library`` (shapes for tracing, gradient, autocast rule), so that
 ``torch.compile``, DDP and FSDP see an ordinary operator. Which implementation runs is decided
 inside the operator by ``dispatch.py``. Shapes: ``B`` batch, ``S`` the axes ``H W`` or ``T H W``,
 ``C`` channels.
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils import flop_counter
 
 from .autocast import register_autocast
@@ -71,7 +70,7 @@ def _shape_of_weight_grad(
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Gradient formula: the map's gradient in its dtype, the parameters' in theirs."""
+    """The map's gradient in its dtype, the parameters' in theirs."""
 
     @staticmethod
     def forward(
@@ -85,10 +84,14 @@ class _DepthwiseConv(torch.autograd.Function):
             return _forward(x, weight, bias, residual, backend)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            grads = _differentiable_grads(
+                grad, x, weight, ctx.residual, (needs_x, needs_weight, needs_bias)
+            )
+            return *grads, None, None
         x_grad = weight_grad = bias_grad = None
         if needs_x:
             x_grad = _input_grad(grad, weight, ctx.residual, ctx.backend)
@@ -97,6 +100,46 @@ class _DepthwiseConv(torch.autograd.Function):
             weight_grad = weight_grad.to(weight.dtype) if needs_weight else None
             bias_grad = bias_grad.to(ctx.bias_dtype) if needs_bias else None
         return x_grad, weight_grad, bias_grad, None, None
+
+
+def _differentiable_grads(
+    grad: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    residual: bool,
+    needed: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of map, weight and bias out of operators that have gradients themselves.
+
+    For second derivatives (``create_graph=True``); a GPU's half precision is computed in float32.
+    """
+    dtype = torch.promote_types(grad.dtype, weight.dtype)
+    if dtype in (torch.bfloat16, torch.float16):
+        dtype = torch.float32
+    ndim = weight.ndim - 2
+    # Where no gradient of the parameters is wanted, the map was not kept: its values do not count.
+    x = grad.detach() if x is None else x
+    x_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
+        grad.movedim(-1, 1).to(dtype),
+        x.movedim(-1, 1).to(dtype),
+        weight.to(dtype),
+        [weight.shape[0]],
+        [1] * ndim,
+        [k // 2 for k in weight.shape[2:]],
+        [1] * ndim,
+        False,
+        [0] * ndim,
+        weight.shape[0],
+        list(needed),
+    )
+    if x_grad is not None:
+        x_grad = x_grad.movedim(1, -1).to(grad.dtype)
+        x_grad = x_grad + grad if residual else x_grad
+    return (
+        x_grad,
+        None if weight_grad is None else weight_grad.to(weight.dtype),
+        None if bias_grad is None else bias_grad.to(weight.dtype),
+    )
 
 
 def _autograd(
@@ -116,8 +159,8 @@ _library.impl('depthwise_conv', _shape_of_map, 'Meta')
 _library.impl('depthwise_conv_input_grad', _shape_of_map, 'Meta')
 _library.impl('depthwise_conv_weight_grad', _shape_of_weight_grad, 'Meta')
 _library.impl('depthwise_conv', _autograd, 'Autograd')
-# The parameters keep their dtype: every implementation accumulates in float32 and reads the taps as
-# they are, so rounding them first would cost a launch and accuracy, and gain nothing.
+# The parameters keep their dtype: every implementation accumulates in float32 and reads the weights
+# as they are, so rounding them first would cost a launch and accuracy, and gain nothing.
 register_autocast(_library, 'depthwise_conv', _forward, casts=1)
 
 
@@ -179,8 +222,8 @@ def depthwise_conv(
 
     Zeros surround the map (padding k // 2). Sums are in float32, also in half precision; the
     weight gradient adds its parts in a fixed order, so that a step repeats bit for bit. Under
-    autocast the map is cast to the autocast dtype, the parameters are not. A second derivative
-    is not defined.
+    autocast the map is cast to the autocast dtype, the parameters are not. Second derivatives are
+    those of PyTorch's own convolution.
 
     Args:
         x_BSC: ``(B, H, W, C)`` or ``(B, T, H, W, C)``; contiguous, else it is copied.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
 import torch
-from mmengine.logging import MMLogger
 
 MIN_TORCH = (2, 4)
 MIN_CAPABILITY = (8, 0)
@@ -25,6 +25,8 @@ MAX_PLANE_TAPS = 81
 # A program keeps whole rows of the input and of the sums of the output on chip.
 MAX_MLP_CHANNELS = 128
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def triton_is_interpreted() -> bool:
 
 
 def torch_version() -> tuple[int, ...]:
-    """Major and minor number of the framework's release."""
+    """Major and minor number of PyTorch's release."""
     return tuple(int(n) for n in torch.__version__.split('+')[0].split('.')[:2])
 
 
@@ -60,13 +62,18 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, *_: object) -> str 
         device: Where the tensors are.
         dtype: Of the input.
     """
+    return _why_not_triton(device, dtype, triton_is_interpreted())
+
+
+@functools.cache
+def _why_not_triton(device: torch.device, dtype: torch.dtype, interpreted: bool) -> str | None:
     if torch_version() < MIN_TORCH:
         return f'torch {torch.__version__} is older than {".".join(map(str, MIN_TORCH))}'
     if importlib.util.find_spec('triton') is None:
         return 'the package triton is not installed'
     if dtype not in TRITON_DTYPES:
         return f'dtype {dtype} is not one of {[str(d) for d in TRITON_DTYPES]}'
-    if triton_is_interpreted():
+    if interpreted:
         return None
     if device.type != 'cuda':
         return f'device {device} is not a GPU and TRITON_INTERPRET is not set'
@@ -94,8 +101,8 @@ def why_not_triton_mlp(
     return why_not_triton(device, dtype)
 
 
-def why_not_framework(*_: object) -> str | None:
-    """None: the framework's own operators run wherever the framework does."""
+def why_not_pytorch(*_: object) -> str | None:
+    """None: PyTorch's own operators run everywhere."""
     return None
 
 
@@ -104,18 +111,18 @@ def why_not_framework(*_: object) -> str | None:
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     # The extent of the taps per axis.
     'depthwise_conv': (
-        Backend('triton', 'triton_depthwise', why_not_triton_depthwise),
-        Backend('framework', 'framework', why_not_framework),
+        Backend('triton', 'triton.depthwise', why_not_triton_depthwise),
+        Backend('pytorch', 'torch.depthwise', why_not_pytorch),
     ),
     # Input and output channels.
     'mlp': (
-        Backend('triton', 'triton_mlp', why_not_triton_mlp),
-        Backend('framework', 'framework_mlp', why_not_framework),
+        Backend('triton', 'triton.mlp', why_not_triton_mlp),
+        Backend('pytorch', 'torch.mlp', why_not_pytorch),
     ),
     # All of rows.py; nothing more is told.
     'rows': (
-        Backend('triton', 'triton_rows', why_not_triton),
-        Backend('framework', 'framework_rows', why_not_framework),
+        Backend('triton', 'triton.rows', why_not_triton),
+        Backend('pytorch', 'torch.rows', why_not_pytorch),
     ),
 }
 
@@ -140,7 +147,6 @@ def resolve(
     names = ['auto', *(row.name for row in rows)]
     if backend not in names:
         raise ValueError(f'backend={backend!r} is not known; use one of {names}.')
-    logger = MMLogger.get_current_instance()
     for row in rows:
         if backend not in ('auto', row.name):
             continue
@@ -154,4 +160,4 @@ def resolve(
                 f'{names[1:]}.'
             )
         logger.debug('%s: not %s, because %s', operation, row.name, reason)
-    raise AssertionError('the framework runs everywhere')
+    raise AssertionError('PyTorch runs everywhere')

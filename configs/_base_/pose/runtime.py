@@ -9,9 +9,13 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=5, save_best='coco/AP', rule='greater'),
+    checkpoint=dict(
+        type='uniformer_mm.DurableCheckpointHook', interval=5, save_best='coco/AP', rule='greater'
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='PoseVisualizationHook', enable=False),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all GPUs
 # evaluate one model.

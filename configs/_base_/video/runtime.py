@@ -11,7 +11,11 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='acc/top1', rule='greater'
+        type='uniformer_mm.DurableCheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        save_best='acc/top1',
+        rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all
@@ -19,6 +23,8 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
     # For --show-dir and --show; mmaction2's own hook takes clips of one view in another layout.
     visualization=dict(type='uniformer_mm.ClipVisualizationHook', enable=False),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,
