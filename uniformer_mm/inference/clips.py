@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import UnreadableError
-from ..submission.writing import replacing
+from ..files import replacing
 
 USUAL_RATE = 25.0
 """Frames per second of a clip that does not say."""
