@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .networks import (
-    EVERY,
     CASES,
     CLASSIFIERS,
+    EVERY,
     Case,
     assert_same,
     classifier,

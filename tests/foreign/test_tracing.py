@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from .networks import CASES, EVERY, Case, assert_same, classifier, dense, loss_of, reference_of, sample
+from .networks import (
+    CASES,
+    EVERY,
+    Case,
+    assert_same,
+    classifier,
+    dense,
+    loss_of,
+    reference_of,
+    sample,
+)
 
 # Odd sizes: none divides by the strides or the windows.
 OTHER_SIZES = ((64, 80), (75, 106), (33, 47))
