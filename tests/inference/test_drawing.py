@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is drawn: objects stay visible, labels do not cover each other, legends say what is there."""
+"""What is drawn: objects stay visible, labels do not cover each other, legends are complete."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_a_label_map_with_its_legend() -> None:
     # Largest first.
     places = [np.flatnonzero((legend == color).all(1)).mean() for color in (BLUE, RED)]
     assert places[0] < places[1]
-    assert (draw_label_map(image, labels, ['one', 'two'], colors, legend=False).shape) == image.shape
+    assert (
+        draw_label_map(image, labels, ['one', 'two'], colors, legend=False).shape
+    ) == image.shape
 
 
 def test_a_legend_with_more_classes_than_room_says_so() -> None:
