@@ -180,13 +180,13 @@ def test_every_task_has_a_usual_row() -> None:
 
 def test_what_is_missing_is_said(untrained, tmp_path, monkeypatch) -> None:
     model = untrained('cls')
-    with pytest.raises(ValueError, match='no published row.*--weights FILE'):
+    with pytest.raises(ValueError, match=r'no published row.*--weights FILE'):
         choose(model.config)
     with pytest.raises(ValueError, match="task='depth' is not known"):
         choose(task='depth')
-    with pytest.raises(ValueError, match='does not carry its config; name it: --model CONFIG'):
+    with pytest.raises(ValueError, match=r'does not carry its config; name it: --model CONFIG'):
         choose(None, model.weights)
-    with pytest.raises(ValueError, match="task='det', but the config is of .*'mmpretrain'"):
+    with pytest.raises(ValueError, match=r"task='det', but the config is of .*'mmpretrain'"):
         choose(model.config, model.weights, 'det')
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(tmp_path))
 
