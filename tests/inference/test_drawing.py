@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is drawn: objects stay visible, labels do not cover each other, legends say what is there."""
+"""What is drawn: objects stay visible, labels do not cover each other, legends are complete."""
 
 from __future__ import annotations
 

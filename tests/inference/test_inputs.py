@@ -24,7 +24,7 @@ COLORS[:10, :20] = (0, 200, 0)
 
 def saved(folder: Path, name: str, mode: str = 'RGB', **options) -> Path:
     path = folder / name
-    Image.fromarray(COLORS).convert(mode).save(path, **options)
+    Image.fromarray(COLORS).convert(mode, palette=Image.Palette.ADAPTIVE).save(path, **options)
     return path
 
 
