@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tests.models.official import OfficialUniFormer
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import (
     UniFormer2d,
     UniFormer2dClassifier,
