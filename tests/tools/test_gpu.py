@@ -12,13 +12,18 @@ import pytest
 
 from tools.benchmark import gpu, rows
 from tools.benchmark.timing import Roofline
+from uniformer_mm.models import ARCHS
+from uniformer_mm.models.arch import Arch
 
 ARGUMENTS = ['--device', 'cpu', '--tiny', '--repeats', '1']
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that compiles for minutes, and no large copies."""
+    """A small network, nothing that compiles for minutes, and no large copies."""
+    narrow = Arch(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), head_dim=8)
+    monkeypatch.setitem(ARCHS, 'narrow', narrow)
+    monkeypatch.setattr(gpu, 'TINY_ARCH', 'narrow')
     monkeypatch.setattr(gpu, 'GROUPS', (('official', 'eager', 'fast'), ('graphs',)))
     monkeypatch.setattr(gpu, 'measure_roofline', lambda *_: Roofline(flops=1e9, bytes=1e9))
 
@@ -43,7 +48,8 @@ def gpu_tests(tmp_path: Path) -> Path:
 def test_the_whole_run(tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verifies(monkeypatch, verdict=None)
     out = tmp_path / 'new' / 'out'
-    assert gpu.main([*ARGUMENTS, '--out', str(out), '--tests', str(gpu_tests)]) == 0
+    arguments = ['--minutes', '60', '--out', str(out), '--tests', str(gpu_tests)]
+    assert gpu.main([*ARGUMENTS, *arguments]) == 0
     report = json.loads((out / 'gpu.json').read_text())
     assert report['tests']['state'].startswith('1 passed, 1 deselected')
     assert report['verification']['state'].startswith('1 blocks, 0 wrong')
@@ -57,7 +63,7 @@ def test_the_whole_run(tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.Monk
     page = (out / 'gpu.md').read_text()
     for text in (
         '| local | cpu | None |',
-        'video tiny global 1x4x64x64 float32 training',
+        'video narrow global 1x4x64x64 float32 training',
         '1 passed',
     ):
         assert text in page
