@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.official import OfficialUniFormer
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import (
     UniFormer2d,
     UniFormer2dClassifier,
