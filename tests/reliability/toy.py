@@ -217,4 +217,6 @@ def ends_alike(one: Path, two: Path) -> list[str]:
 if __name__ == '__main__':
     options = dict(argument.split('=', 1) for argument in sys.argv[2:])
     options = {key: ast.literal_eval(value) for key, value in options.items()}
+    folder = Path(sys.argv[1])
+    (folder.parent / f'{folder.name}.rank{os.environ.get("RANK", 0)}').write_text(str(os.getpid()))
     make_runner(sys.argv[1], **options).train()

@@ -336,6 +336,9 @@ def unpickle(path: Path) -> Any:
             file.seek(0)
             return _from_zip(file)
         file.seek(0)
+        if file.read(2) == b'PK':
+            raise EOFError('the end of the zip archive is missing')
+        file.seek(0)
         return _from_stream(file, path.stat().st_size)
 
 
