@@ -175,7 +175,7 @@ def verify(report: Report, device: str) -> None:
         }
         return
     found = [as_dict(row) for row in rows]
-    wrong = [row for row in found if row.get('verdict') is not None]
+    wrong = [row for row in found if row['verdict']]
     report.verification = {
         'state': f'{len(found)} blocks, {len(wrong)} wrong, {time.monotonic() - began:.0f} s',
         'failed': bool(wrong),
