@@ -164,6 +164,7 @@ def make_runner(
         experiment_name=f'{work_dir}-{resume}-{time.time_ns()}',
         log_level='INFO',
         **validation,
+        visualizer={'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}]},
         launcher=launcher,
         env_cfg={'dist_cfg': {'backend': 'gloo'}},
         resume=resume,
