@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from demo_curves import draw_curves, read_scalars
 from mmengine.config import Config
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -43,6 +45,7 @@ class Task:
         title: What is trained, for people.
         quickstart: The config that is run here.
         recipe: The published recipe that the user would run next.
+        samples: Where its validation images or clips are, below the data root.
         metrics: The toolbox's metric name, its name for people, and the value of a perfect score.
     """
 
@@ -50,6 +53,7 @@ class Task:
     title: str
     quickstart: str
     recipe: str
+    samples: str
     metrics: tuple[tuple[str, str, float], ...]
 
 
@@ -59,6 +63,7 @@ TASKS = {
         'Mask R-CNN with a UniFormer backbone',
         'configs/det/quickstart.py',
         'configs/det/mask_rcnn_uniformer_s.py',
+        'coco/val2017',
         (
             ('coco/bbox_mAP', 'box AP', 1),
             ('coco/bbox_mAP_50', 'box AP50', 1),
@@ -73,6 +78,7 @@ TASKS = {
         'Semantic FPN with a UniFormer backbone',
         'configs/seg/quickstart.py',
         'configs/seg/fpn_uniformer_s.py',
+        'ade/ADEChallengeData2016/images/validation',
         (('mIoU', 'mean IoU', 100), ('aAcc', 'pixel accuracy', 100)),
     ),
     'pose': Task(
@@ -80,6 +86,7 @@ TASKS = {
         'Top-down heatmap pose with a UniFormer backbone',
         'configs/pose/quickstart.py',
         'configs/pose/td_hm_uniformer_s_256x192.py',
+        'coco/val2017',
         (('coco/AP', 'keypoint AP', 1), ('coco/AP .5', 'keypoint AP50', 1)),
     ),
     'video': Task(
@@ -87,6 +94,7 @@ TASKS = {
         'Video classification with the 3-D UniFormer',
         'configs/video/quickstart_kinetics.py',
         'configs/video/uniformer_s_16x4_k400.py',
+        'kinetics400/videos_val/falling',
         (('acc/top1', 'top-1 accuracy', 1),),
     ),
     'cls': Task(
@@ -94,6 +102,7 @@ TASKS = {
         'Image classification with UniFormer',
         'configs/cls/quickstart.py',
         'configs/cls/uniformer_s_in1k.py',
+        'imagenet/val/dotted_circle',
         (('accuracy/top1', 'top-1 accuracy', 100),),
     ),
 }
@@ -136,6 +145,8 @@ def stream(command: list[str], data_root: Path, log: Path) -> Iterator[str]:
 
 TRAIN_LINE = re.compile(r'(Epoch|Iter)\(train\)\s+\[\s*(\d+)(?:\]\[\s*(\d+))?/\s*(\d+)\]')
 LOSS = re.compile(r'\bloss: ([\d.]+)')
+# Of the training; a log without a terminal gets a line each time as much is done.
+STEP = 0.05
 
 
 def train_share(line: str, max_epochs: int | None) -> float | None:
@@ -149,28 +160,56 @@ def train_share(line: str, max_epochs: int | None) -> float | None:
     return (int(first) - 1 + int(within) / int(total)) / max_epochs
 
 
+def show_progress(shares: Iterator[tuple[float, str]], console: Console) -> None:
+    """A bar on a terminal, else a line for every :data:`STEP`.
+
+    Args:
+        shares: How much is done, 0 to 1, and the loss in words.
+        console: Where it is shown.
+    """
+    if console.is_terminal:
+        columns = (BarColumn(), '{task.percentage:>3.0f}%', TimeElapsedColumn())
+        columns += (TimeRemainingColumn(), TextColumn('loss {task.fields[loss]}'))
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task('train', total=1.0, loss='-')
+            for share, loss in shares:
+                progress.update(bar, completed=share, loss=loss)
+        return
+    started, due = time.monotonic(), 0.0
+    for share, loss in shares:
+        if share >= due or share == 1:
+            due = (share // STEP + 1) * STEP
+            say(console, f'  {share:4.0%}  {time.monotonic() - started:4.0f} s  loss {loss}')
+
+
+def say(console: Console, text: str) -> None:
+    """A line that is seen at once, also in a pipe."""
+    console.print(text, highlight=False, soft_wrap=True)
+    console.file.flush()
+
+
 def train(task: Task, work: Path, data_root: Path, console: Console) -> Path:
     """Train through mim, with a progress bar and the loss; returns the last checkpoint."""
     config = ROOT / task.quickstart
     command = [str(BIN / 'mim'), 'train', task.package, str(config)]
     command += ['--gpus', '0', '--work-dir', str(work)]
-    console.print(f'[bold]Training:[/bold] mim train {task.package} {task.quickstart}')
+    say(console, f'[bold]Training:[/bold] mim train {task.package} {task.quickstart}')
     max_epochs = Config.fromfile(config).train_cfg.get('max_epochs')
-    columns = (BarColumn(), '{task.percentage:>3.0f}%', TimeElapsedColumn())
-    columns += (TimeRemainingColumn(), TextColumn('loss {task.fields[loss]}'))
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task('train', total=1.0, loss='-')
+
+    def shares() -> Iterator[tuple[float, str]]:
         for line in stream(command, data_root, work / 'train.log'):
             share = train_share(line, max_epochs)
             if share is not None:
                 loss = LOSS.search(line)
-                progress.update(bar, completed=share, loss=loss.group(1) if loss else '-')
+                yield share, loss.group(1) if loss else '-'
+
+    show_progress(shares(), console)
     return Path((work / 'last_checkpoint').read_text().strip())
 
 
 def test(task: Task, work: Path, checkpoint: Path, data_root: Path, console: Console) -> dict:
     """Test through mim; returns the metrics that the toolbox wrote."""
-    console.print(f'[bold]Testing:[/bold] mim test {task.package} {task.quickstart}')
+    say(console, f'[bold]Testing:[/bold] mim test {task.package} {task.quickstart}')
     folder = work / 'test'
     command = [str(BIN / 'mim'), 'test', task.package, str(ROOT / task.quickstart)]
     command += ['--checkpoint', str(checkpoint), '--gpus', '0', '--work-dir', str(folder)]
@@ -179,6 +218,19 @@ def test(task: Task, work: Path, checkpoint: Path, data_root: Path, console: Con
             pass
     newest = max(folder.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text().splitlines()[-1])
+
+
+def draw(name: str, task: Task, work: Path, checkpoint: Path, data_root: Path, console: Console):
+    """Draw predictions beside what is true, and the curves of the training; returns the files."""
+    say(console, '[bold]Drawing:[/bold] predictions beside what is true, and the loss')
+    command = [sys.executable, str(ROOT / 'tools' / 'demo_images.py'), name]
+    command += [str(ROOT / task.quickstart), str(checkpoint), str(work)]
+    with console.status('drawing'):
+        for _ in stream(command, data_root, work / 'images.log'):
+            pass
+    curves = work / 'curves.png'
+    draw_curves(read_scalars(work), {key: label for key, label, _ in task.metrics}, curves)
+    return [*sorted(work.glob('predictions.*')), curves]
 
 
 def metric_table(task: Task, metrics: dict, chance: dict) -> Table:
@@ -196,17 +248,19 @@ def metric_table(task: Task, metrics: dict, chance: dict) -> Table:
 
 
 def next_commands(name: str, task: Task, checkpoint: Path) -> list[str]:
-    """Three commands that a user would type after this, on this machine."""
+    """Commands that a user would type after this, on this machine."""
     others = [other for other in TASKS if other != name]
     train = f'UNIFORMER_DATA=/path/to/data .venv/bin/mim train {task.package} {task.recipe}'
     fp16 = Config.fromfile(ROOT / task.recipe).optim_wrapper.type == 'AmpOptimWrapper'
     if fp16 and not torch.cuda.is_available():
         # mmengine's fp16 needs a GPU.
         train += ' --cfg-options optim_wrapper.type=OptimWrapper'
+    data, weights = (WORK / 'data').relative_to(ROOT), checkpoint.relative_to(ROOT)
     return [
         train,
-        f'UNIFORMER_DATA={(WORK / "data").relative_to(ROOT)} .venv/bin/mim test {task.package} '
-        f'{task.quickstart} --checkpoint {checkpoint.relative_to(ROOT)} --gpus 0',
+        f'.venv/bin/uniformer-mm predict {data / task.samples} --weights {weights}   # or your own',
+        f'UNIFORMER_DATA={data} .venv/bin/mim test {task.package} '
+        f'{task.quickstart} --checkpoint {weights} --gpus 0',
         f'make demo TASK={others[0]}   # or {", ".join(others[1:])}',
     ]
 
@@ -217,6 +271,7 @@ def run(name: str, console: Console) -> None:
     started = time.monotonic()
     work, data_root = WORK / name, WORK / 'data'
     console.rule(f'{task.title}: train, test, look')
+    say(console, f'[bold]Data:[/bold] uniformer-mm make-data {data_root.relative_to(ROOT)}')
     make_data = [str(BIN / 'uniformer-mm'), 'make-data', str(data_root), '--tasks', name]
     if subprocess.run(make_data, check=False).returncode:
         raise DemoError(f'{" ".join(make_data)} failed; see above.')
@@ -224,18 +279,14 @@ def run(name: str, console: Console) -> None:
     work.mkdir(parents=True)
     checkpoint = train(task, work, data_root, console)
     metrics = test(task, work, checkpoint, data_root, console)
-    picture = work / 'predictions.png'
-    drawing = [sys.executable, str(ROOT / 'tools' / 'demo_pictures.py'), name]
-    drawing += [str(ROOT / task.quickstart), str(checkpoint), str(picture)]
-    with console.status('drawing predictions beside the ground truth'):
-        for _ in stream(drawing, data_root, work / 'pictures.log'):
-            pass
+    files = draw(name, task, work, checkpoint, data_root, console)
     console.print(metric_table(task, metrics, chance_level(name, data_root)))
-    console.print(f'Predictions beside the ground truth: {picture.relative_to(ROOT)}')
-    console.print(f'Logs and checkpoint: {work.relative_to(ROOT)}')
-    console.print(f'Done in {time.monotonic() - started:.0f} s. Next:')
+    for file in files:
+        say(console, f'Look at {file.relative_to(ROOT)}')
+    say(console, f'Logs and checkpoint: {work.relative_to(ROOT)}')
+    say(console, f'Done in {time.monotonic() - started:.0f} s. Next:')
     for command in next_commands(name, task, checkpoint):
-        console.print(f'  {command}', highlight=False, soft_wrap=True)
+        say(console, f'  {command}')
 
 
 def main() -> int:
@@ -247,7 +298,7 @@ def main() -> int:
     try:
         run(arguments.task, console)
     except (DemoError, ValueError) as error:
-        console.print(f'[red]{error}[/red]', markup=True, highlight=False)
+        console.print(f'[red]{escape(str(error))}[/red]', highlight=False)
         return 1
     return 0
 

@@ -17,7 +17,10 @@ _NAMES = {
     'compile': '.fast.compile',
     'create_model': '.create',
     'explain_speed': '.fast.explain',
+    'fold_for_inference': '.models.folded',
     'list_models': '.create',
+    'load_predictor': '.inference',
+    'predict': '.inference',
 }
 __getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)
 __all__ += ['__version__']
@@ -25,3 +28,9 @@ __all__ += ['__version__']
 # Plain type='UniFormer2d' in every toolbox's scope; load_from='uniformer://...' of mmengine.
 after_import('mmengine.registry', 'uniformer_mm.registry')
 after_import('mmengine.runner.checkpoint', 'uniformer_mm.weights.mmengine')
+# Counters of operations learn of fused attention, which their tables leave out.
+after_import('torch.utils.flop_counter', 'uniformer_mm.flops.for_torch')
+after_import('mmengine.analysis.complexity_analysis', 'uniformer_mm.flops.for_mmengine')
+after_import('fvcore.nn.flop_count', 'uniformer_mm.flops.for_fvcore')
+after_import('thop.profile', 'uniformer_mm.flops.for_thop')
+after_import('ptflops.pytorch_ops', 'uniformer_mm.flops.for_ptflops')

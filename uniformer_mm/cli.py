@@ -44,6 +44,9 @@ GROUPS = {
 """Headings of ``--help``, in their order."""
 
 SUBCOMMANDS = {
+    'predict': Subcommand(
+        '.inference.cli:add_predict_parser', 'see what a model sees in images and clips', 'use'
+    ),
     'recipes': Subcommand('.recipes.cli:add_recipes_parser', 'list the published results', 'train'),
     'config': Subcommand('.recipes.cli:add_config_parser', 'find or write a config', 'train'),
     'make-data': Subcommand(
@@ -56,15 +59,17 @@ SUBCOMMANDS = {
     'convert': Subcommand(
         '.weights.cli:add_convert_parser', 'turn weight files into each other', 'weights'
     ),
-    'verify': Subcommand('.weights.cli:add_verify_parser', 'measure top-1 on ImageNet', 'publish'),
+    'verify': Subcommand(
+        '.evaluation.cli:add_verify_parser', 'measure top-1 on ImageNet', 'publish'
+    ),
     'reproduce': Subcommand(
         '.evaluation.cli:add_reproduce_parser', 'measure a published result', 'publish'
     ),
     'results': Subcommand(
-        '.evaluation.cli:add_results_parser', 'measured beside published', 'publish'
+        '.evaluation.results_cli:add_results_parser', 'measured beside published', 'publish'
     ),
     'report': Subcommand(
-        '.evaluation.cli:add_report_parser', 'a finished test as one page', 'publish'
+        '.evaluation.results_cli:add_report_parser', 'a finished test as one page', 'publish'
     ),
     'submit': Subcommand(
         '.submission.cli:add_submit_parser', 'write or check leaderboard files', 'publish'

@@ -91,5 +91,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=epochs, val_interval=2)
 auto_scale_lr = dict(base_batch_size=batch_size)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=2))
 randomness = dict(seed=0)

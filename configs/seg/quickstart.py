@@ -74,6 +74,6 @@ param_scheduler = [
 train_cfg = dict(max_iters=iterations, val_interval=iterations // 3)
 auto_scale_lr = dict(base_batch_size=batch_size)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=iterations // 3, max_keep_ckpts=1)
+    logger=dict(interval=10), checkpoint=dict(interval=iterations // 3, max_keep_ckpts=2)
 )
 randomness = dict(seed=0)

@@ -61,6 +61,6 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
 param_scheduler = dict(total=40, warmup=4, cosine_begin=4)
 train_cfg = dict(max_epochs=40)
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=2))
 auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)

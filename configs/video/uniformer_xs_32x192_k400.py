@@ -35,7 +35,7 @@ augment = [
     _base_.erase,
     *_base_.pack,
 ]
-one_view = [
+test_pipeline = [
     *_base_.open_video,
     dict(clip, test_mode=True),
     *_base_.decode_video,
@@ -50,6 +50,6 @@ train_pipeline = [
     dict(_base_.two_copies, transforms=augment),
 ]
 train_dataloader = dict(batch_size=128 // 8, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=one_view))
-test_dataloader = dict(dataset=dict(pipeline=one_view))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 auto_scale_lr = dict(base_batch_size=128)

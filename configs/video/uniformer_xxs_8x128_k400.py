@@ -23,7 +23,7 @@ augment = [
     _base_.erase,
     *_base_.pack,
 ]
-one_view = [
+test_pipeline = [
     *_base_.open_video,
     dict(clip, test_mode=True),
     *_base_.decode_video,
@@ -38,5 +38,5 @@ train_pipeline = [
     dict(_base_.two_copies, transforms=augment),
 ]
 train_dataloader = dict(batch_size=256 // 4, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=one_view))
-test_dataloader = dict(dataset=dict(pipeline=one_view))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

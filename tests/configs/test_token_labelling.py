@@ -17,7 +17,7 @@ from PIL import Image
 
 from uniformer_mm import create_model
 from uniformer_mm.models import ARCHS
-from uniformer_mm.weights import lookup
+from uniformer_mm.weights import resolve
 from uniformer_mm.weights.zoo import find_row
 
 from ..conftest import ROOT, shared_dir
@@ -65,7 +65,7 @@ def weights(tmp_path, monkeypatch) -> Path:
         row = find_row(name)
         return replace(row, hosts=tuple(replace(h, md5='', sha256_prefix='') for h in row.hosts))
 
-    monkeypatch.setattr(lookup, 'find_row', row_of_any_hash)
+    monkeypatch.setattr(resolve, 'find_row', row_of_any_hash)
     return folder
 
 

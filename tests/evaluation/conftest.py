@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from uniformer_mm.evaluation import reproduce as reproduce_module
-from uniformer_mm.evaluation import worker
-from uniformer_mm.evaluation.protocol import data_root
 from uniformer_mm.evaluation.record import Record
+from uniformer_mm.evaluation.running import reproduce as reproduce_module
+from uniformer_mm.evaluation.running import worker
+from uniformer_mm.evaluation.running.protocol import data_root
 from uniformer_mm.synth import make_data
 
 from ..conftest import ROOT

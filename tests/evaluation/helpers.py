@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from uniformer_mm.cli import main
-from uniformer_mm.evaluation.protocol import Choices, build_config, data_root, network_of
 from uniformer_mm.evaluation.record import Record
-from uniformer_mm.evaluation.reproduce import reproduce, tests_of
+from uniformer_mm.evaluation.running.protocol import Choices, build_config, data_root, network_of
+from uniformer_mm.evaluation.running.reproduce import reproduce, tests_of
 
 from ..conftest import ROOT
 

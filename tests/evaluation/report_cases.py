@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import torch
 
-from uniformer_mm.evaluation.protocol import Choices, build_config
 from uniformer_mm.evaluation.record import write_record
-from uniformer_mm.evaluation.store import PredictionStore, Stored
-from uniformer_mm.evaluation.worker import CONFIG
+from uniformer_mm.evaluation.running.protocol import Choices, build_config
+from uniformer_mm.evaluation.running.store import PredictionStore, Stored
+from uniformer_mm.evaluation.running.worker import CONFIG
 from uniformer_mm.labels import class_names
 
 from ..conftest import ROOT, shared_dir

@@ -19,8 +19,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from uniformer_mm.evaluation import PredictionStore
-from uniformer_mm.evaluation import reproduce as reproduce_module
 from uniformer_mm.evaluation.record import read_record
+from uniformer_mm.evaluation.running import reproduce as reproduce_module
 from uniformer_mm.models import UniFormer2dClassifier
 
 from ..conftest import ROOT

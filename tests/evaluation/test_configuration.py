@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from uniformer_mm.evaluation.protocol import (
+from uniformer_mm.evaluation.running.protocol import (
     Choices,
     build_config,
     classes_of,
     config_digest,
     published_files,
 )
-from uniformer_mm.evaluation.reproduce import folder_for, protocol_words
-from uniformer_mm.evaluation.reproduce import tests_of as find_tests
+from uniformer_mm.evaluation.running.reproduce import folder_for, protocol_text
+from uniformer_mm.evaluation.running.reproduce import tests_of as find_tests
 from uniformer_mm.recipes import config_path, recipes
 
 from ..conftest import ROOT
@@ -89,4 +89,4 @@ def test_other_choices_go_to_other_folders(tmp_path):
     assert folders[0] == tmp_path / 'seg-upernet_s_g' / 'official'
     neutral = {'batch_size': 4, 'workers': 1, 'overrides': {'test_dataloader.pin_memory': True}}
     assert folder_for(test, Choices(data=tmp_path, **neutral), tmp_path) == folders[0]
-    assert protocol_words(Choices(data=tmp_path, **neutral)) == {}
+    assert protocol_text(Choices(data=tmp_path, **neutral)) == {}

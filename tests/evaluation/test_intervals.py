@@ -12,8 +12,12 @@ import math
 import numpy as np
 import pytest
 
-from uniformer_mm.evaluation import intervals
-from uniformer_mm.evaluation.intervals import ResampledAP, mean_iou_interval, wilson
+from uniformer_mm.evaluation.metrics import intervals
+from uniformer_mm.evaluation.metrics.intervals import (
+    ResampledAP,
+    mean_iou_interval,
+    wilson,
+)
 
 from ..conftest import shared_dir
 

@@ -18,11 +18,12 @@ from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
 from tools.reference.uniformer import OfficialUniFormer
-from uniformer_mm.evaluation import PredictionStore, worker
-from uniformer_mm.evaluation.metrics import image_labels
-from uniformer_mm.evaluation.protocol import with_attention
+from uniformer_mm.evaluation import PredictionStore
+from uniformer_mm.evaluation.metrics.confusion import image_labels
 from uniformer_mm.evaluation.record import read_record
-from uniformer_mm.evaluation.reproduce import tests_of as find_tests
+from uniformer_mm.evaluation.running import worker
+from uniformer_mm.evaluation.running.protocol import with_attention
+from uniformer_mm.evaluation.running.reproduce import tests_of as find_tests
 from uniformer_mm.recipes import find_recipe
 
 from ..conftest import shared_dir
@@ -180,7 +181,9 @@ def test_one_checkpoint_under_three_attentions(ade, tmp_path, monkeypatch):
         deepened(Config.fromfile(folder / worker.CONFIG)).dump(folder / worker.CONFIG)
         return worker.run(folder)
 
-    monkeypatch.setattr(import_module('uniformer_mm.evaluation.reproduce'), 'run_test', run_here)
+    monkeypatch.setattr(
+        import_module('uniformer_mm.evaluation.running.reproduce'), 'run_test', run_here
+    )
     maps = {}
     for name, (file, attention) in ATTENTIONS.items():
         config = deepened(config_of(f'seg/{file}.py', tmp_path, tmp_path))

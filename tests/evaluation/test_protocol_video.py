@@ -15,10 +15,11 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS
 
-from uniformer_mm.evaluation import PredictionStore, worker
-from uniformer_mm.evaluation.metrics import ViewAccuracy, fuse_views
-from uniformer_mm.evaluation.protocol import fuse_view_transforms
+from uniformer_mm.evaluation import PredictionStore
+from uniformer_mm.evaluation.metrics.views import ViewAccuracy, fuse_views
 from uniformer_mm.evaluation.record import read_record
+from uniformer_mm.evaluation.running import worker
+from uniformer_mm.evaluation.running.protocol import fuse_view_transforms
 from uniformer_mm.labels import class_names, permutation
 from uniformer_mm.models import UniFormer3dClassifier
 
@@ -271,7 +272,9 @@ def test_one_set_of_videos_under_two_lists(clip, tmp_path, monkeypatch):
         shrink(Config.fromfile(folder / worker.CONFIG)).dump(folder / worker.CONFIG)
         return worker.run(folder)
 
-    monkeypatch.setattr(import_module('uniformer_mm.evaluation.reproduce'), 'run_test', run_here)
+    monkeypatch.setattr(
+        import_module('uniformer_mm.evaluation.running.reproduce'), 'run_test', run_here
+    )
     logits, metrics = {}, {}
     for order in ('official', 'alphabetical'):
         names = class_names(f'kinetics400_{order}')

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from uniformer_mm.evaluation.cli import print_record
-from uniformer_mm.evaluation.protocol import published_files
 from uniformer_mm.evaluation.record import Record, read_record, write_record
+from uniformer_mm.evaluation.running.protocol import published_files
 from uniformer_mm.evaluation.tables import best_records, print_results
-from uniformer_mm.evaluation.words import verdict_words
+from uniformer_mm.evaluation.text import verdict_text
 from uniformer_mm.recipes import recipes
 
 from .helpers import command, record_of
@@ -53,7 +53,7 @@ def test_verdicts(changes, agrees):
     facts = {'listed_files': 19_787, 'published_files': 19_787, 'files': 19_787}
     record = record_of('vid/k400_s_16x4', **facts | changes)
     assert record.agrees is agrees
-    assert verdict_words(record).startswith('no verdict') == (agrees is None)
+    assert verdict_text(record).startswith('no verdict') == (agrees is None)
 
 
 def test_a_list_of_another_length_is_named():
@@ -62,7 +62,7 @@ def test_a_list_of_another_length_is_named():
     )
     assert record.agrees is None
     words = 'no verdict: a list of 3 files, the published result is of 2,000'
-    assert verdict_words(record) == words
+    assert verdict_text(record) == words
 
 
 # The data sets' own sizes: what the authors report or ship as their lists.

@@ -18,7 +18,7 @@ import torch
 from uniformer_mm.cli import main
 from uniformer_mm.evaluation.report import write_report
 from uniformer_mm.evaluation.report.classify import read_guess
-from uniformer_mm.evaluation.store import Stored
+from uniformer_mm.evaluation.running.store import Stored
 
 from .report_cases import CASES, Case, chances_of, finish, make
 

@@ -15,11 +15,12 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from uniformer_mm.evaluation import PredictionStore, worker
-from uniformer_mm.evaluation.data_lists import list_order
-from uniformer_mm.evaluation.percentages import percentages
+from uniformer_mm.evaluation import PredictionStore
+from uniformer_mm.evaluation.metrics.percentages import percentages
 from uniformer_mm.evaluation.record import read_record
 from uniformer_mm.evaluation.report import write_report
+from uniformer_mm.evaluation.running import worker
+from uniformer_mm.evaluation.running.data_lists import list_order
 from uniformer_mm.labels import class_names
 
 from .helpers import QUICKSTARTS, command, enter, measure, stock_metrics

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from uniformer_mm.evaluation import PredictionStore, worker
-from uniformer_mm.evaluation import reproduce as reproduce_module
-from uniformer_mm.evaluation.codec import encode
-from uniformer_mm.evaluation.launch import TestFailedError, run_test
-from uniformer_mm.evaluation.loop import read_progress
+from uniformer_mm.evaluation import PredictionStore
+from uniformer_mm.evaluation.running import reproduce as reproduce_module
+from uniformer_mm.evaluation.running import worker
+from uniformer_mm.evaluation.running.codec import encode
+from uniformer_mm.evaluation.running.launch import TestFailedError, run_test
+from uniformer_mm.evaluation.running.loop import read_progress
 
 from ..conftest import ROOT
 from .helpers import QUICKSTARTS, command, measure
@@ -74,7 +75,7 @@ def test_a_killed_process_goes_on(data, weights, whole, tmp_path, in_process):
     folder, undisturbed = whole('cls')
     target = prepared(folder, tmp_path / 'quickstart' / 'official')
     process = subprocess.Popen(
-        [sys.executable, '-m', 'uniformer_mm.evaluation.worker', str(target)],
+        [sys.executable, '-m', 'uniformer_mm.evaluation.running.worker', str(target)],
         env=os.environ | {'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

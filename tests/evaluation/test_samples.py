@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from uniformer_mm.evaluation.loop import count_files
-from uniformer_mm.evaluation.samples import choose, list_digest, list_samples, split_missing
+from uniformer_mm.evaluation.running.loop import count_files
+from uniformer_mm.evaluation.running.samples import choose, list_digest, list_samples, split_missing
 
 
 class Listing:

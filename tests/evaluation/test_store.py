@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from uniformer_mm.evaluation.codec import decode, encode
-from uniformer_mm.evaluation.store import PredictionStore, Stored
+from uniformer_mm.evaluation.running.codec import decode, encode
+from uniformer_mm.evaluation.running.store import PredictionStore, Stored
 
 IDENTITY = {'weights': 'a', 'configuration': 'b'}
 
 WRITER = """
 import sys
-from uniformer_mm.evaluation.store import PredictionStore, Stored
+from uniformer_mm.evaluation.running.store import PredictionStore, Stored
 store = PredictionStore(sys.argv[1], {'weights': 'a', 'configuration': 'b'})
 position = 0
 while True:

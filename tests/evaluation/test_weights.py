@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from uniformer_mm.evaluation.analysis import suspect_order
-from uniformer_mm.evaluation.store import PredictionStore, Stored
-from uniformer_mm.evaluation.weights import load_model
+from uniformer_mm.evaluation.running.analysis import suspect_order
+from uniformer_mm.evaluation.running.store import PredictionStore, Stored
+from uniformer_mm.evaluation.running.weights import load_model
 from uniformer_mm.labels import permutation
 from uniformer_mm.models import UniFormer2dClassifier, UniFormer3dClassifier
 from uniformer_mm.models.arch import ARCHS

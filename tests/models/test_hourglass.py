@@ -179,7 +179,7 @@ def test_no_attention_matrix_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.scaled_dot_product_attention(q, *args, **kwargs)
 
     functional = type('Functional', (), {'scaled_dot_product_attention': staticmethod(attend)})
-    monkeypatch.setattr('uniformer_mm.layers.attention.F', functional)
+    monkeypatch.setattr('uniformer_mm.ops.attention.F', functional)
     UniFormer2d(LIGHT).eval()(sample(2, 128, 128).float())
     # 64 tokens, then 1/2 and 3/10 of them; 1/2 and 7/10 of 16: with the class and merged tokens.
     assert shapes == [65, 34, 21, 10, 13]

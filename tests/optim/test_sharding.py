@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniformer_mm.optim import sharding
-from uniformer_mm.optim.foreach import grouped
 from uniformer_mm.optim.sharding import clip_sharded_grad_norm
+from uniformer_mm.optim.tensor_groups import grouped
 
 MAX_NORM = 2.0
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uniformer_mm.submission.ade20k import write_ade20k
-from uniformer_mm.submission.ade20k_score import score_ade20k
+from uniformer_mm.submission.ade20k.archive import write_ade20k
+from uniformer_mm.submission.ade20k.score import score_ade20k
 from uniformer_mm.submission.check import check_file
 from uniformer_mm.submission.official import read_image_stems
 
@@ -44,7 +44,7 @@ def replace(path: Path, change) -> None:
 
 
 def test_the_archive(predictions, stems, ade, tmp_path):
-    target, findings = write_ade20k(predictions, stems, tmp_path / 'out', algorithm='UniFormer_B')
+    target, issues = write_ade20k(predictions, stems, tmp_path / 'out', algorithm='UniFormer_B')
     assert target.name == 'ade20k_UniFormer_B_results.zip'
     with zipfile.ZipFile(target) as archive:
         assert archive.namelist() == [f'ADE_val_{n:08}.png' for n in (1, 2, 3)]
@@ -53,8 +53,8 @@ def test_the_archive(predictions, stems, ade, tmp_path):
             photo = Image.open(ade / 'images' / 'validation' / name.replace('png', 'jpg'))
             assert (image.mode, image.size) == ('L', photo.size)
             assert image.getextrema()[0] >= 1 and image.getextrema()[1] <= 150
-    task, findings = check_file(target, ids=ade / 'images' / 'validation')
-    assert (task, findings.lines(), findings.notes) == ('ade20k', [], [])
+    task, issues = check_file(target, ids=ade / 'images' / 'validation')
+    assert (task, issues.lines(), issues.notes) == ('ade20k', [], [])
 
 
 def test_class_indices_are_raised_on_request(predictions, stems, tmp_path):
@@ -95,11 +95,11 @@ def test_labels_have_eight_bits(bits, tmp_path):
     """Pillow reads 2 and 4 bits as if they were 8, with other labels: 3 of 15 becomes 51."""
     row = b'\0' + bytes([int(f'{1:0{bits}b}' * (8 // bits), 2)]) * bits
     (tmp_path / 'ADE_test_00000001.png').write_bytes(png_of(8, 8, bits, row * 8))
-    _, findings = check_file(tmp_path)
+    _, issues = check_file(tmp_path)
     lines = {1: ['mode 1, expected L'], 2: ['2 bits a pixel, expected 8'],
              4: ['4 bits a pixel, expected 8'], 8: []}[bits]  # fmt: skip
-    assert [part for line in findings.lines()[1:] for part in lines if part in line] == lines
-    assert findings.count == len(lines)
+    assert [part for line in issues.lines()[1:] for part in lines if part in line] == lines
+    assert issues.count == len(lines)
 
 
 def test_nothing_at_all(stems, tmp_path):
@@ -109,8 +109,8 @@ def test_nothing_at_all(stems, tmp_path):
     ):
         write_ade20k(tmp_path / 'maps', stems, tmp_path / 'out', algorithm='X')
     assert list((tmp_path / 'out').iterdir()) == []
-    _, findings = check_file(tmp_path / 'maps')
-    assert findings.lines() == ['empty: 1', '  no files at all']
+    _, issues = check_file(tmp_path / 'maps')
+    assert issues.lines() == ['empty: 1', '  no files at all']
 
 
 def palette(path: Path) -> None:
@@ -154,9 +154,9 @@ def test_a_picture_bomb_is_not_decoded_without_a_list(tmp_path):
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('ADE_test_00000001.png', png_claiming(12000, 12000))
         archive.writestr('labels/ADE_test_00000002.png', png_claiming(4, 4))
-    _, findings = check_file(path)
-    assert 'png: it is not decoded (Image size (144000000 pixels)' in findings.lines()[1]
-    assert findings.kinds['wrong file name'].count == 1
+    _, issues = check_file(path)
+    assert 'png: it is not decoded (Image size (144000000 pixels)' in issues.lines()[1]
+    assert issues.kinds['wrong file name'].count == 1
 
 
 def test_names_cannot_command_the_terminal(run, tmp_path):
@@ -171,9 +171,9 @@ def test_names_cannot_command_the_terminal(run, tmp_path):
 def test_a_list_of_names(predictions, stems, tmp_path):
     names = tmp_path / 'list.txt'
     names.write_text('\n'.join(f'{stem}.jpg' for stem in stems))
-    _, findings = check_file(predictions, ids=names)
-    assert findings.count == 0
-    assert findings.notes == [
+    _, issues = check_file(predictions, ids=names)
+    assert issues.count == 0
+    assert issues.notes == [
         'sizes were not compared: the list has names only (give the image folder)'
     ]
     names.write_text('ADE_val_00000001.jpg\n' * 2)

@@ -71,7 +71,7 @@ def test_check_says_what_is_wrong_where(run, instances, tmp_path):
     image = items[17]['image_id']
     assert f'  entry 17 (image {image}): score 1.25, expected a number from 0 to 1' in text
     assert '  entry 18 (image 42): image_id 42 is not among the 60' in text
-    assert '(coco-det): 2 faults' in text
+    assert '(coco-det): 2 issues' in text
 
 
 FOREIGN = {'image_id': 42, 'category_id': 1, 'bbox': [0, 0, 5000, 5000], 'score': 0.5}
@@ -86,7 +86,7 @@ def test_what_was_not_checked_is_in_the_verdict(run, tmp_path, monkeypatch):
     assert f'{path} (coco-det): {verdict}\n' in text
     write_json(path, [FOREIGN | {'score': 2}])
     status, text = run('submit', '--check', path)
-    assert status == 1 and '(coco-det): 1 faults; ids and boxes NOT checked (no --ids)\n' in text
+    assert status == 1 and '(coco-det): 1 issues; ids and boxes NOT checked (no --ids)\n' in text
     (tmp_path / 's.csv').write_text('1;1;2;3;4;5\n')
     status, text = run('submit', '--check', tmp_path / 's.csv')
     assert status == 0 and 'nothing wrong was found; ids NOT checked (no --ids)\n' in text
@@ -100,7 +100,7 @@ def test_the_list_in_its_usual_place_is_used(run, instances, persons, ade, tmp_p
         (annotations / source.name).symlink_to(source)
     path = write_json(tmp_path / 'detections_val2017_X_results.json', [FOREIGN])
     status, text = run('submit', '--check', path)
-    assert status == 1 and 'image_id 42 is not among the 60 of' in text and '2 faults' not in text
+    assert status == 1 and 'image_id 42 is not among the 60 of' in text and '2 issues' not in text
     assert f'its usual place: {annotations / instances.name}' in text and 'NOT' not in text
     items = [{k: v for k, v in item.items() if k != 'bbox'} for item in poses(persons)]
     for item in items:
@@ -137,7 +137,7 @@ def test_the_list_in_its_usual_place_is_used(run, instances, persons, ade, tmp_p
             },
         )
         status, text = run('submit', '--check', tmp_path / name)
-        assert status == 1 and f'({task}): 2 faults' in text
+        assert status == 1 and f'({task}): 2 issues' in text
         assert "video not in the official list: 1\n  '7'" in text
 
 

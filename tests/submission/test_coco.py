@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from uniformer_mm.submission.check import check_file
-from uniformer_mm.submission.coco import write_coco
-from uniformer_mm.submission.coco_check import CATEGORY_IDS
-from uniformer_mm.submission.coco_score import BOX_METRICS, KEYPOINT_METRICS, score_coco
+from uniformer_mm.submission.coco.check import CATEGORY_IDS
+from uniformer_mm.submission.coco.score import BOX_METRICS, KEYPOINT_METRICS, score_coco
+from uniformer_mm.submission.coco.write import write_coco
 from uniformer_mm.submission.official import read_coco_images
 
 from .conftest import detections, poses, write_json
@@ -72,8 +72,8 @@ def test_the_archive(task, entries, lists, tmp_path):
             assert all(isinstance(value, int) for value in new['keypoints'])
             error = np.abs(np.subtract(new['keypoints'], old['keypoints'])).reshape(17, 3)
             assert error[:, :2].max() <= 0.5
-    found, findings = check_file(target, ids=lists[task])
-    assert (found, findings.lines()) == (task, [])
+    found, issues = check_file(target, ids=lists[task])
+    assert (found, issues.lines()) == (task, [])
 
 
 def test_equal_predictions_make_equal_archives(entries, instances, tmp_path):
@@ -125,9 +125,9 @@ def test_a_broken_box_is_found_and_refused(change, title, message, entries, inst
         write_coco(source, 'coco-det', read_coco_images(instances), tmp_path / 'out', algorithm='X')
     assert list((tmp_path / 'out').iterdir()) == []
     name = write_json(tmp_path / 'detections_val2017_X_results.json', items)
-    _, findings = check_file(name, ids=instances)
-    assert list(findings.kinds) == [title]
-    assert findings.kinds[title].examples[0].startswith('entry 5 (image ')
+    _, issues = check_file(name, ids=instances)
+    assert list(issues.kinds) == [title]
+    assert issues.kinds[title].examples[0].startswith('entry 5 (image ')
 
 
 @pytest.mark.parametrize(
@@ -154,22 +154,22 @@ def test_other_faults(task, change, title, message, entries, lists, tmp_path):
         items = json.loads(archive.read(f'{target.stem}.json'))
     items[7].update(change)
     path = write_json(tmp_path / f'{target.stem}.json', items)
-    _, findings = check_file(path, ids=lists[task])
-    (kind,) = findings.kinds.values()
+    _, issues = check_file(path, ids=lists[task])
+    (kind,) = issues.kinds.values()
     assert kind.title.startswith(title) and kind.count == 1
     with pytest.raises(ValueError, match=f'entry 7 .*{message}'):
-        findings.refuse('')
+        issues.refuse('')
 
 
 def test_the_same_result_twice(entries, instances, tmp_path):
     items = entries['coco-det'][:4]
     path = write_json(tmp_path / 'detections_val2017_X_results.json', [*items, items[2]])
-    _, findings = check_file(path, ids=instances)
-    assert findings.lines()[0] == 'result twice: 1'
-    assert findings.lines()[1].startswith('  entry 4 ')
+    _, issues = check_file(path, ids=instances)
+    assert issues.lines()[0] == 'result twice: 1'
+    assert issues.lines()[1].startswith('  entry 4 ')
     images = read_coco_images(instances)
-    target, findings = write_coco(path, 'coco-det', images, tmp_path, algorithm='X')
-    assert '1 results were there twice and are written once' in findings.notes
+    target, issues = write_coco(path, 'coco-det', images, tmp_path, algorithm='X')
+    assert '1 results were there twice and are written once' in issues.notes
     with zipfile.ZipFile(target) as archive:
         assert len(json.loads(archive.read(f'{target.stem}.json'))) == 4
 
@@ -178,11 +178,11 @@ def test_all_faults_are_counted_and_few_shown(entries, instances, tmp_path):
     items = [broken(entry, image_id=1) for entry in entries['coco-det']]
     items[-1] = broken(items[-1], image_id=entries['coco-det'][-1]['image_id'], score=7)
     path = write_json(tmp_path / 'detections_val2017_X_results.json', items)
-    _, findings = check_file(path, ids=instances)
-    assert findings.count == len(items)
-    assert findings.kinds['score out of range'].count == 1
-    assert f'  ... and {len(items) - 1 - 5} more' in findings.lines()
-    assert len(findings.lines()) == 1 + 5 + 1 + 2
+    _, issues = check_file(path, ids=instances)
+    assert issues.count == len(items)
+    assert issues.kinds['score out of range'].count == 1
+    assert f'  ... and {len(items) - 1 - 5} more' in issues.lines()
+    assert len(issues.lines()) == 1 + 5 + 1 + 2
 
 
 @pytest.mark.parametrize('content', ['[]', '{"a": 1}', '[1]', '[{"image_id": 1}]'])
@@ -217,10 +217,10 @@ def test_names_and_layout(archive, member, extra, message, entries, instances, t
         file.writestr(member or f'{archive}.json', json.dumps(entries['coco-det']))
         if extra:
             file.writestr(extra, 'text')
-    _, findings = check_file(path, ids=instances, task='coco-det')
-    assert findings.count == 1
+    _, issues = check_file(path, ids=instances, task='coco-det')
+    assert issues.count == 1
     with pytest.raises(ValueError, match=message):
-        findings.refuse('')
+        issues.refuse('')
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_names_and_layout(archive, member, extra, message, entries, instances, t
     [('detections_val2017_X', 'coco-det'), ('person_keypoints_val2017_X', 'coco-keypoints')],
 )
 def test_a_file_without_results(name, task, tmp_path):
-    found, findings = check_file(write_json(tmp_path / f'{name}_results.json', []))
-    assert (found, findings.lines()) == (task, ['empty: 1', '  no results at all'])
+    found, issues = check_file(write_json(tmp_path / f'{name}_results.json', []))
+    assert (found, issues.lines()) == (task, ['empty: 1', '  no results at all'])
 
 
 def test_a_key_twice_in_one_entry(entries, instances, tmp_path):
@@ -244,8 +244,8 @@ def test_a_key_twice_in_one_entry(entries, instances, tmp_path):
 
 def test_without_a_list_ids_are_not_compared(entries, tmp_path):
     path = write_json(tmp_path / 'detections_val2017_X_results.json', entries['coco-det'])
-    _, findings = check_file(path)
-    assert (findings.count, findings.unchecked) == (0, 'ids and boxes')
+    _, issues = check_file(path)
+    assert (issues.count, issues.unchecked) == (0, 'ids and boxes')
 
 
 def direct(annotations: Path, items: list[dict], kind: str) -> np.ndarray:

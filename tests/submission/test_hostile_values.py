@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any JSON value in any place, any damaged byte: faults or one sentence, never a traceback."""
+"""Any JSON value in any place, any damaged byte: issues or one sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from uniformer_mm.submission.check import check_file
 from uniformer_mm.submission.official import read_coco_images, read_videos
-from uniformer_mm.submission.video_scores import read_video_scores
+from uniformer_mm.submission.video.predictions import read_video_scores
 
 from .conftest import write_json
 
@@ -66,12 +66,12 @@ def replaced(content: object, value: object) -> Iterator[object]:
                 yield changed
 
 
-def faults(path: Path, ids: Path | None) -> list[str]:
+def issues(path: Path, ids: Path | None) -> list[str]:
     try:
-        findings = check_file(path, ids=ids)[1]
+        issues = check_file(path, ids=ids)[1]
     except ValueError as error:
         return [str(error)]
-    return findings.lines()
+    return issues.lines()
 
 
 @pytest.mark.parametrize('kind', list(SOUND))
@@ -79,14 +79,14 @@ def test_any_value_in_any_place_of_a_leaderboard_file(kind, tmp_path):
     path, sound = tmp_path / FILE_NAMES[kind], SOUND[kind]
     official = LIST if kind != 'kinetics' else {'a': {}}
     ids = write_json(tmp_path / 'ids.json', official)
-    assert faults(write_json(path, sound), ids) == []
+    assert issues(write_json(path, sound), ids) == []
     for value in VALUES:
         for content in replaced(sound, value):
-            found = faults(write_json(path, content), ids)
+            found = issues(write_json(path, content), ids)
             ''.join(found).encode()  # what a terminal can be sent
             # No place takes any of these; another number or text may be right by chance.
             assert found or not isinstance(value, list | dict | None), content
-            faults(path, None)
+            issues(path, None)
 
 
 def test_lists_within_lists(tmp_path):
@@ -96,7 +96,7 @@ def test_lists_within_lists(tmp_path):
         for key, title in (('score', 'score out of range'), ('image_id', 'image_id is no')):
             text = json.dumps([ENTRY | {'bbox': [0, 0, 1, 1], key: 'HERE'}])
             path.write_text(text.replace('"HERE"', '[' * depth + ']' * depth))
-            (found, *_) = faults(path, None)
+            (found, *_) = issues(path, None)
             assert title in found or 'nested too deeply' in found
 
 
@@ -146,14 +146,14 @@ def test_damaged_pictures_and_archives(tmp_path):
     (tmp_path / 'maps').mkdir()
     for content in damaged(picture.getvalue(), 200):
         (tmp_path / 'maps/ADE_test_00000001.png').write_bytes(content)
-        faults(tmp_path / 'maps', None)
+        issues(tmp_path / 'maps', None)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as file:
         file.writestr('ADE_test_00000001.png', picture.getvalue())
         file.writestr('x.json', '[]')
     for content in damaged(archive.getvalue(), 400):
         (tmp_path / 'x.zip').write_bytes(content)
-        faults(tmp_path / 'x.zip', None)
+        issues(tmp_path / 'x.zip', None)
 
 
 def test_damaged_arrays(tmp_path):

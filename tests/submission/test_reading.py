@@ -20,7 +20,7 @@ import torch
 from uniformer_mm.submission import reading
 from uniformer_mm.submission.check import check_file
 from uniformer_mm.submission.reading import is_number, open_members, parse_json, read_bytes
-from uniformer_mm.submission.unpickle import read_results
+from uniformer_mm.submission.video.unpickle import read_results
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:

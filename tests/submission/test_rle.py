@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from uniformer_mm.submission.rle import mask_fault, run_lengths
+from uniformer_mm.submission.coco.rle import mask_issue, run_lengths
 
 
 def encode(mask_HW: np.ndarray) -> dict:
@@ -22,7 +22,7 @@ def test_runs_paint_the_mask_that_was_encoded():
     for _ in range(200):
         mask_HW = rng.random(rng.integers(1, 90, 2)) < rng.random()
         rle = encode(mask_HW)
-        assert mask_fault(rle, *mask_HW.shape) is None
+        assert mask_issue(rle, *mask_HW.shape) is None
         runs = run_lengths(rle['counts'])
         painted = np.repeat(np.arange(len(runs)) % 2, runs).reshape(mask_HW.shape[::-1]).T
         np.testing.assert_array_equal(painted, mask_HW)
@@ -31,7 +31,7 @@ def test_runs_paint_the_mask_that_was_encoded():
 def test_long_runs():
     mask_HW = np.zeros((3000, 4000), bool)
     mask_HW[10:2000, 1000:3000] = True
-    assert mask_fault(encode(mask_HW), 3000, 4000) is None
+    assert mask_issue(encode(mask_HW), 3000, 4000) is None
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_long_runs():
 def test_faults(change, expected):
     mask = encode(np.ones((20, 15), bool))
     value = mask | change if change is not None else [1, 2]
-    assert re.search(expected, mask_fault(value, 20, 15))
+    assert re.search(expected, mask_issue(value, 20, 15))

@@ -14,11 +14,11 @@ import torch
 
 from uniformer_mm.labels import class_names
 from uniformer_mm.submission.check import check_file
-from uniformer_mm.submission.kinetics import write_kinetics
 from uniformer_mm.submission.official import read_videos, video_id
-from uniformer_mm.submission.ssv2 import write_ssv2
-from uniformer_mm.submission.video_score import score_kinetics, score_ssv2
-from uniformer_mm.submission.video_scores import VideoScores, read_video_scores
+from uniformer_mm.submission.video.kinetics import write_kinetics
+from uniformer_mm.submission.video.predictions import VideoScores, read_video_scores
+from uniformer_mm.submission.video.score import score_kinetics, score_ssv2
+from uniformer_mm.submission.video.ssv2 import write_ssv2
 
 from ..conftest import shared_dir
 from .conftest import write_json
@@ -206,7 +206,7 @@ def write(scores: VideoScores, tmp_path: Path, order: str = OFFICIAL, **options)
 
 @pytest.mark.parametrize('order', [OFFICIAL, ALPHABETICAL])
 def test_kinetics_file(order, logits, tmp_path):
-    target, findings = write(kinetics(logits), tmp_path, order)
+    target, issues = write(kinetics(logits), tmp_path, order)
     assert target.name == 'kinetics400_UniFormer_B_results.json'
     content = json.loads(target.read_text())
     assert content['version'] == 'KINETICS VERSION 1.0'
@@ -218,14 +218,12 @@ def test_kinetics_file(order, logits, tmp_path):
         assert [entry['label'] for entry in entries] == [names[c] for c in best]
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         assert [entry['score'] for entry in entries] == pytest.approx(shares[best])
-    assert f'classes in the order {order}' in findings.notes
-    assert (
-        'scores outside 0..1 were taken for logits and written as their softmax' in findings.notes
-    )
+    assert f'classes in the order {order}' in issues.notes
+    assert 'scores outside 0..1 were taken for logits and written as their softmax' in issues.notes
     ids = tmp_path / 'test.csv'
     ids.write_text('youtube_id,time_start\n' + '\n'.join(f'{v},0' for v in youtube_ids(VIDEOS)))
-    task, findings = check_file(target, ids=ids)
-    assert (task, findings.lines()) == ('kinetics', [])
+    task, issues = check_file(target, ids=ids)
+    assert (task, issues.lines()) == ('kinetics', [])
 
 
 def test_kinetics600_names_have_spaces(tmp_path):
@@ -249,10 +247,10 @@ def test_scores_of_other_classes_and_videos(logits, tmp_path):
     with pytest.raises(ValueError, match=r'2 of 42 listed videos have no scores, .* is .aaa'):
         write(kinetics(logits), tmp_path, official=[*official, 'aaa', 'bbb'])
     assert list((tmp_path / 'out').iterdir()) == []
-    target, findings = write(
+    target, issues = write(
         kinetics(logits), tmp_path, official=[*official, 'aaa'], allow_missing=True
     )
-    assert '1 of 41 videos have no entry: they count as wrong' in findings.notes
+    assert '1 of 41 videos have no entry: they count as wrong' in issues.notes
     assert len(json.loads(target.read_text())['results']) == VIDEOS
 
 
@@ -299,9 +297,9 @@ def test_broken_kinetics_files(damage, title, message, logits, tmp_path):
         with pytest.raises(ValueError, match=message):
             check_file(target, ids=tmp_path / 'ids')
         return
-    _, findings = check_file(target, ids=tmp_path / 'ids')
-    assert list(findings.kinds) == [title]
-    assert message in findings.lines()[1]
+    _, issues = check_file(target, ids=tmp_path / 'ids')
+    assert list(issues.kinds) == [title]
+    assert message in issues.lines()[1]
 
 
 def test_a_label_or_video_twice_and_other_videos(logits, tmp_path):
@@ -312,8 +310,8 @@ def test_a_label_or_video_twice_and_other_videos(logits, tmp_path):
     content['results']['other'] = content['results'].pop('Z000000003x')
     target.write_text(json.dumps(content))
     (tmp_path / 'ids').write_text('\n'.join(youtube_ids(VIDEOS)))
-    _, findings = check_file(target, ids=tmp_path / 'ids')
-    assert set(findings.kinds) == {'label twice', 'video not in the official list', 'video missing'}
+    _, issues = check_file(target, ids=tmp_path / 'ids')
+    assert set(issues.kinds) == {'label twice', 'video not in the official list', 'video missing'}
     target.write_text('{"version": 1, "version": 1}')
     with pytest.raises(ValueError, match="key 'version' is there twice"):
         check_file(target)
@@ -388,9 +386,9 @@ def test_kinetics_score_of_other_and_missing_videos(tmp_path):
     np.savez(path, ids=ids[:30], scores=scores[:30], class_order=OFFICIAL)
     with pytest.raises(ValueError, match='10 of 40 listed videos have no prediction'):
         score_kinetics(path, annotations)
-    metrics, findings = score_kinetics(path, annotations, allow_missing=True)
+    metrics, issues = score_kinetics(path, annotations, allow_missing=True)
     assert (metrics['top1'], metrics['top5'], metrics['videos']) == (80, 100, 30)
-    assert 'counted as wrong: top-1 60.00, top-5 75.00' in findings.notes[0]
+    assert 'counted as wrong: top-1 60.00, top-5 75.00' in issues.notes[0]
     annotations.write_text('label,youtube_id\nsleeping,' + ids[0])
     with pytest.raises(ValueError, match="label 'sleeping', which is no class of kinetics400"):
         score_kinetics(path, annotations)
@@ -439,18 +437,18 @@ def test_broken_ssv2_files(line, title, message, ssv2_scores, tmp_path):
     lines = target.read_text().splitlines()
     target.write_text('\n'.join([lines[0], line, *lines[2:]]))
     (tmp_path / 'ids').write_text('\n'.join(ssv2_scores.ids))
-    _, findings = check_file(target, ids=tmp_path / 'ids')
-    assert list(findings.kinds) == [title, 'video missing']
-    assert message in findings.lines()[1]
+    _, issues = check_file(target, ids=tmp_path / 'ids')
+    assert list(issues.kinds) == [title, 'video missing']
+    assert message in issues.lines()[1]
 
 
 def test_an_empty_ssv2_file(tmp_path):
     (tmp_path / 's.csv').write_text('')
-    _, findings = check_file(tmp_path / 's.csv')
-    assert findings.lines() == ['empty: 1', '  no lines at all']
+    _, issues = check_file(tmp_path / 's.csv')
+    assert issues.lines() == ['empty: 1', '  no lines at all']
     (tmp_path / 's.csv').write_text('\u0661;1;2;3;4;\u0665\n')
-    _, findings = check_file(tmp_path / 's.csv')
-    assert "bad class index: 1\n  line 1 (video '\u0661'): '\u0665'" in '\n'.join(findings.lines())
+    _, issues = check_file(tmp_path / 's.csv')
+    assert "bad class index: 1\n  line 1 (video '\u0661'): '\u0665'" in '\n'.join(issues.lines())
 
 
 def test_ssv2_score(ssv2_scores, tmp_path):

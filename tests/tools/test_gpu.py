@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tools.benchmark import gpu, measure
+from tools.benchmark import gpu, rows
 from tools.benchmark.timing import Roofline
 
 ARGUMENTS = ['--device', 'cpu', '--tiny', '--repeats', '1']
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told_and_the_rest_is_measured(
         seen.append((tmp_path / 'gpu.json').read_text())
         if len(seen) == 2:
             raise RuntimeError('an illegal memory access')
-        return [measure.Row(work, variant, 1.0, 1.0, 1.0) for variant in variants]
+        return [rows.Row(work, variant, 1.0, 1.0, 1.0) for variant in variants]
 
     monkeypatch.setattr(gpu, 'measure', failing)
     assert gpu.main([*ARGUMENTS, '--out', str(tmp_path), '--tests', str(gpu_tests)]) == 1
@@ -96,7 +96,7 @@ def test_what_would_begin_too_late_is_listed(
 
     def slow(work: object, variants: list[str], *rest: object) -> list:
         now[0] += 40.0
-        return [measure.Row(work, variant, 1.0, 1.0, 1.0) for variant in variants]
+        return [rows.Row(work, variant, 1.0, 1.0, 1.0) for variant in variants]
 
     monkeypatch.setattr(gpu.time, 'monotonic', lambda: now[0])
     monkeypatch.setattr(gpu, 'run_tests', lambda *_: None)

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from tests.conftest import SMALL_LIGHT
 from tools.benchmark import measure, networks, parity, timing, variants
 from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, operations
-from tools.benchmark.timing import CountBytes
+from tools.benchmark.traffic import CountBytes
 from tools.benchmark.workloads import Workload
 from uniformer_mm.models import ARCHS, blocks, uniformer
 from uniformer_mm.models.arch import Arch

@@ -15,7 +15,7 @@ pytest.importorskip('triton', reason='the package triton is not installed')
 from tools.benchmark import roofline
 from tools.benchmark.measure import step
 from tools.benchmark.overhead import as_on_a_gpu
-from tools.benchmark.timing import CountBytes, moved_bytes
+from tools.benchmark.traffic import CountBytes, moved_bytes
 from tools.benchmark.variants import build, random_state
 from tools.benchmark.workloads import Workload
 from tools.reference.uniformer import OfficialUniFormer

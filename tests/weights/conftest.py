@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from uniformer_mm.weights import download, lookup, zoo
+from uniformer_mm.weights import download, resolve, zoo
 from uniformer_mm.weights.zoo import Host
 
 
@@ -111,7 +111,7 @@ def hosts(monkeypatch):
 
     def set_hosts(*given: Host) -> None:
         changed = replace(row, hosts=given)
-        monkeypatch.setattr(lookup, 'find_row', lambda name: changed)
+        monkeypatch.setattr(resolve, 'find_row', lambda name: changed)
 
     return set_hosts
 

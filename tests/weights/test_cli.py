@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from uniformer_mm.cli import main
-from uniformer_mm.weights import cli, zoo
+from uniformer_mm.evaluation import cli
+from uniformer_mm.evaluation.verify import IMAGENET, Measurement
+from uniformer_mm.weights import zoo
 from uniformer_mm.weights.inspect import HEAD_DIM_UNKNOWN, inspect_file
-from uniformer_mm.weights.verify import IMAGENET, Measurement
 
 from .helpers import TINY, cheap_file, classifier_state, equal, save
 

@@ -15,7 +15,7 @@ from uniformer_mm.models import ARCHS, UniFormer2dClassifier, UniFormer3dClassif
 from uniformer_mm.models.arch import available_archs
 from uniformer_mm.weights import CheckpointError, convert_file, load_weights
 from uniformer_mm.weights.files import read_checkpoint
-from uniformer_mm.weights.layouts import recognise, write_layout
+from uniformer_mm.weights.key_schemes import detect_scheme, write_scheme
 
 from .helpers import (
     CLASSIFIERS,
@@ -51,10 +51,10 @@ def test_every_arch_there_and_back(arch, to):
     """Keys on shapes alone: the very tensor objects come back under their own names."""
     rank = 3 if to == 'mmaction2' else 2
     state = dict(meta_model(CLASSIFIERS[rank], arch, num_classes=1000).state_dict())
-    there = write_layout(state, recognise(state), to)
-    back = recognise(there)
+    there = write_scheme(state, detect_scheme(state), to)
+    back = detect_scheme(there)
     assert back.layout == (to if to != 'mmpose' else 'official')
-    again = write_layout(there, back, 'official')
+    again = write_scheme(there, back, 'official')
     assert list(again) == list(state)
     assert all(again[key] is state[key] for key in state)
 
@@ -69,15 +69,15 @@ def test_hourglass_archs_there_and_back(case, to):
         key: torch.empty(shape, device='meta') for key, shape in json.loads(text)['keys'].items()
     }
     assert {'cls_token', 'head_cls.weight'} <= set(state)
-    there = write_layout(state, recognise(state), to)
-    again = write_layout(there, recognise(there), 'official')
+    there = write_scheme(state, detect_scheme(state), to)
+    again = write_scheme(there, detect_scheme(there), 'official')
     assert all(again[key] is state[key] for key in state) and len(again) == len(state)
 
 
 def test_openmixup_names():
     """Against names written out from its code, not from our table."""
     state = classifier_state()
-    there = write_layout(state, recognise(state), 'openmixup')
+    there = write_scheme(state, detect_scheme(state), 'openmixup')
     for official, own in OPENMIXUP_KEYS.items():
         assert torch.equal(there[own], state[official])
     assert len(there) == len(state)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from uniformer_mm.weights import CheckpointError, download, lookup
-from uniformer_mm.weights.lookup import locate
+from uniformer_mm.weights import CheckpointError, download, resolve
+from uniformer_mm.weights.resolve import resolve_file
 from uniformer_mm.weights.zoo import Host
 
 from .helpers import FILE, names
@@ -31,26 +31,26 @@ def md5(data: bytes) -> str:
 def test_download_records_and_is_used_again(cache, web, body, hosts):
     web.files[FILE] = body
     hosts(Host('url', web.root + FILE))
-    located = locate('uniformer://small_in1k')
-    assert located.path == cache / FILE
-    assert located.path.read_bytes() == body
+    resolved = resolve_file('uniformer://small_in1k')
+    assert resolved.path == cache / FILE
+    assert resolved.path.read_bytes() == body
     assert names(cache) == [FILE, FILE + '.json']
     record = json.loads((cache / (FILE + '.json')).read_text())
     assert record['sha256'] == hashlib.sha256(body).hexdigest()
     assert (record['row'], record['url']) == ('cls/s', web.root + FILE)
-    assert locate('uniformer://small_in1k').digests == located.digests
+    assert resolve_file('uniformer://small_in1k').digests == resolved.digests
     assert len(web.requests) == 1
 
 
 def test_first_use_shows_the_hash(cache, web, body, hosts, capfd, monkeypatch):
     said = []
-    monkeypatch.setattr(lookup, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(resolve, 'print_log', lambda text, **_: said.append(text))
     web.files[FILE] = body
     hosts(Host('url', web.root + FILE))
-    locate('uniformer://small_in1k')
+    resolve_file('uniformer://small_in1k')
     assert len(said) == 1
     assert f'first use, sha256 {hashlib.sha256(body).hexdigest()} recorded' in said[0]
-    locate('uniformer://small_in1k')
+    resolve_file('uniformer://small_in1k')
     assert len(said) == 1
 
 
@@ -59,13 +59,13 @@ def test_interrupted_download_is_resumed(cache, web, body, hosts):
     web.break_after[FILE] = 1_500_000
     hosts(Host('url', web.root + FILE, md5=md5(body)))
     with pytest.raises(CheckpointError, match='was not downloaded'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     assert not (cache / FILE).exists()
     pieces = [p for p in cache.iterdir() if p.suffix == '.part']
     assert len(pieces) == 1
     kept = pieces[0].stat().st_size
     assert 1_000_000 <= kept <= 1_500_000
-    assert locate('uniformer://small_in1k').path.read_bytes() == body
+    assert resolve_file('uniformer://small_in1k').path.read_bytes() == body
     assert web.requests[-1] == (FILE, f'bytes={kept}-')
     assert names(cache) == [FILE, FILE + '.json']
 
@@ -75,7 +75,7 @@ def test_retries_resume_by_themselves(cache, web, body, hosts, monkeypatch):
     web.files[FILE] = body
     web.break_after[FILE] = 1_500_000
     hosts(Host('url', web.root + FILE, md5=md5(body)))
-    assert locate('uniformer://small_in1k').path.read_bytes() == body
+    assert resolve_file('uniformer://small_in1k').path.read_bytes() == body
     assert re.fullmatch(r'bytes=1\d{6}-', web.requests[-1][1])
 
 
@@ -91,19 +91,19 @@ def test_google_drive(cache, web, body, hosts, monkeypatch):
     monkeypatch.setattr(gdown, 'download', redirected)
     web.files['DRIVE-ID'] = body
     hosts(Host('drive', 'DRIVE-ID', md5=md5(body)))
-    located = locate('uniformer://small_in1k')
+    resolved = resolve_file('uniformer://small_in1k')
     assert asked == ['DRIVE-ID']
-    assert located.path == cache / FILE
-    assert located.path.read_bytes() == body
+    assert resolved.path == cache / FILE
+    assert resolved.path.read_bytes() == body
 
 
 def test_drive_quota_page_and_the_next_host(cache, web, body, hosts):
     web.files['page/' + FILE] = PAGE
     web.files['good/' + FILE] = body
     hosts(Host('url', web.root + 'page/' + FILE), Host('url', web.root + 'good/' + FILE))
-    located = locate('uniformer://small_in1k')
-    assert located.host.url == web.root + 'good/' + FILE
-    assert located.path.read_bytes() == body
+    resolved = resolve_file('uniformer://small_in1k')
+    assert resolved.host.url == web.root + 'good/' + FILE
+    assert resolved.path.read_bytes() == body
     assert names(cache) == [FILE, FILE + '.json']
 
 
@@ -111,7 +111,7 @@ def test_page_from_every_host(cache, web, hosts):
     web.files[FILE] = PAGE
     hosts(Host('url', web.root + FILE))
     with pytest.raises(CheckpointError, match=r'sent an HTML page \(Google Drive sends one'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     assert names(cache) == []
 
 
@@ -120,7 +120,7 @@ def test_wrong_hash_is_kept_aside(cache, web, body, hosts, known):
     web.files[FILE] = body
     hosts(Host('url', web.root + FILE, **known))
     with pytest.raises(CheckpointError, match=r'wrong hash \(expected .*kept aside as'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     assert names(cache) == [FILE + '.rejected']
     assert (cache / (FILE + '.rejected')).read_bytes() == body
 
@@ -134,10 +134,10 @@ def test_disk_full(cache, web, body, hosts):
     piece = cache / f'{FILE}.{zlib.crc32(address.encode()):08x}abcdefgh.part'
     piece.symlink_to('/dev/full')
     with pytest.raises(CheckpointError, match=r'no space left \(.*UNIFORMER_WEIGHTS to another'):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
     assert names(cache) == [piece.name]
     piece.unlink()
-    assert locate('uniformer://small_in1k').path.read_bytes() == body
+    assert resolve_file('uniformer://small_in1k').path.read_bytes() == body
 
 
 def test_folder_without_permission(nobody, web, body, hosts, monkeypatch):
@@ -149,7 +149,7 @@ def test_folder_without_permission(nobody, web, body, hosts, monkeypatch):
         if os.geteuid() == 0:
             os.seteuid(65534)  # root could write everywhere
         with pytest.raises(CheckpointError, match='no permission to write; set UNIFORMER_WEIGHTS'):
-            locate('uniformer://small_in1k')
+            resolve_file('uniformer://small_in1k')
         os.seteuid(os.getuid())
 
 
@@ -183,7 +183,7 @@ def test_without_gdown(cache, hosts, monkeypatch):
     )
     hosts(Host('url', 'http://127.0.0.1:9/' + FILE))
     with pytest.raises(CheckpointError, match=re.escape('pip install gdown')):
-        locate('uniformer://small_in1k')
+        resolve_file('uniformer://small_in1k')
 
 
 @pytest.mark.parametrize('kind', ['a file', 'below a file', 'on /proc'])
@@ -194,4 +194,4 @@ def test_a_cache_that_cannot_be_made(tmp_path, monkeypatch, kind):
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(folder))
     words = rf'^{folder} cannot be used as a folder \(.*\); set UNIFORMER_WEIGHTS to a folder'
     with pytest.raises(CheckpointError, match=words):
-        lookup.locate('uniformer://small_in1k')
+        resolve.resolve_file('uniformer://small_in1k')

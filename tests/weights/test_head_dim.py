@@ -11,7 +11,7 @@ import torch
 from uniformer_mm import UniFormer2d, UniFormer3d
 from uniformer_mm.models import ARCHS, UniFormer2dClassifier
 from uniformer_mm.weights import CheckpointError, convert_file, load_weights, zoo
-from uniformer_mm.weights.evidence import FROM_ARCH
+from uniformer_mm.weights.provenance import FROM_ARCH
 
 from .helpers import TINY, cheap_file, classifier_state, meta_model, save
 

@@ -40,7 +40,7 @@ def test_official_files_load_whole(tmp_path, case, kind, options):
     model = kind('xxs', **options)
     report = load_weights(model, save(tmp_path / 'w.pth', {'model': state}))
     assert equal(model.state_dict(), {key: state[key] for key in model.state_dict()})
-    assert (len(report.loaded), report.unused, report.fresh) == (len(state), {}, {})
+    assert (len(report.loaded), report.unused, report.newly_initialised) == (len(state), {}, {})
     assert report.head_dim == 28
     assert report.arch == ('custom' if 'layer_scale' in options else 'xxs')
 
@@ -55,7 +55,7 @@ def test_image_classifier_into_a_dense_backbone(tmp_path):
     assert {'cls_token', 'cls_upsample.weight'} <= set(report.loaded)
     left = {key for keys in report.unused.values() for key in keys}
     assert left == HEADS | {key for key in state if key.startswith('norm.')}
-    assert {key.split('.')[0] for keys in report.fresh.values() for key in keys} == {
+    assert {key.split('.')[0] for keys in report.newly_initialised.values() for key in keys} == {
         f'norm{stage}' for stage in (1, 2, 3, 4)
     }
     for last, absent in ((1, {'cls_token', 'cls_upsample'}), (2, {'cls_upsample'})):
@@ -76,7 +76,7 @@ def test_images_into_clips(tmp_path, layer_scale):
             frames = value.shape[2]
             source = torch.stack([source] * frames, 2) / frames
         torch.testing.assert_close(value, source, rtol=1e-6, atol=0, msg=key)
-    fresh = {key for keys in report.fresh.values() for key in keys}
+    fresh = {key for keys in report.newly_initialised.values() for key in keys}
     gammas = {key for key in model.state_dict() if '.gamma_' in key}
     assert len(gammas) == (0 if layer_scale is None else 2 * 5)
     assert fresh == gammas | {key for key in HEADS if not key.startswith('norm_cls')}

@@ -139,7 +139,7 @@ def test_dense_model_names_what_it_leaves_and_keeps(tmp_path):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = load_weights(model, path)
     norms = [f'norm{s}.{n}' for s in range(1, 5) for n in ('weight', 'bias')]
-    assert report.fresh == {'output norms of a dense model': tuple(norms)}
+    assert report.newly_initialised == {'output norms of a dense model': tuple(norms)}
     assert set(report.unused) == {'classifier', 'final BatchNorm'}
     assert all(torch.equal(model.state_dict()[k], before[k]) for k in norms)
     assert report.total == len(before)
@@ -165,7 +165,7 @@ def test_classifier_of_other_classes(tmp_path):
     assert report.unused == {
         'classifier of 10 classes, the model has 7': ('head.weight', 'head.bias')
     }
-    assert report.fresh == {'classifier of 7 classes': ('head.weight', 'head.bias')}
+    assert report.newly_initialised == {'classifier of 7 classes': ('head.weight', 'head.bias')}
 
 
 def test_model_with_fewer_stages(tmp_path):
@@ -180,8 +180,8 @@ def test_model_with_fewer_stages(tmp_path):
 def test_divided_attention_starts_from_joint_weights(tmp_path):
     path = save(tmp_path / 'w.pth', {'model': classifier_state()})
     report = load_weights(UniFormer3d(TINY, attention='divided'), path)
-    assert set(report.fresh) == {'temporal attention'}
-    assert len(report.fresh['temporal attention']) == 3 * 6  # blocks, tensors in each
+    assert set(report.newly_initialised) == {'temporal attention'}
+    assert len(report.newly_initialised['temporal attention']) == 3 * 6  # blocks, tensors in each
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_files_without_batchnorm_counters(tmp_path):
     report = load_weights(
         UniFormer2dClassifier(TINY, num_classes=10), save(tmp_path / 'w.pth', state)
     )
-    assert set(report.fresh) == {'BatchNorm counters'}
+    assert set(report.newly_initialised) == {'BatchNorm counters'}
 
 
 def test_one_summary_line(tmp_path, caplog):

@@ -13,8 +13,8 @@ from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
 from uniformer_mm.labels import permutation
+from uniformer_mm.layers import PatchEmbed
 from uniformer_mm.models import UniFormer3dClassifier
-from uniformer_mm.models.layers import PatchEmbed
 from uniformer_mm.weights import convert_file, load_weights
 
 from .helpers import TINY, classifier_state, save

@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe, step
+from tools.benchmark.measure import step
 from tools.benchmark.parity import maps_of, relative_error
+from tools.benchmark.rows import describe
 from tools.benchmark.timing import milliseconds, quartiles
 from tools.benchmark.variants import build, conditions, decisive_state, why_not
 from tools.benchmark.workloads import TASKS, Workload
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.files import write_text
 
 # Row: task, batch, mode.
 ROWS = {

@@ -34,8 +34,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe
-from uniformer_mm.submission.writing import write_text
+from tools.benchmark.rows import describe
+from uniformer_mm.files import write_text
 
 SPLITS = ('train', 'val', 'test')
 SEED = 0

@@ -43,8 +43,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from uniformer_mm.evaluation.protocol import Choices, build_config, network_of
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.evaluation.running.protocol import Choices, build_config, network_of
+from uniformer_mm.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(depths=(1, 1, 2, 1), dims=(16, 32, 32, 64), head_dim=16)

@@ -27,10 +27,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import Row, describe, measure
+from tools.benchmark.measure import measure
+from tools.benchmark.rows import Row, describe
 from tools.benchmark.timing import Roofline, measure_roofline
 from tools.benchmark.workloads import MODES, TASKS, Workload, usual_attention
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is measured side by side, in the order of what it is worth; compiling takes longest.

@@ -30,14 +30,15 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.benchmark import plots
-from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, Row, describe, measure
+from tools.benchmark.measure import NO_MEMORY, NO_MEMORY_TO_COMPARE, measure
 from tools.benchmark.parity import PARAMETER_GRADIENTS
+from tools.benchmark.rows import Row, describe
 from tools.benchmark.timing import Roofline, measure_roofline
 from tools.benchmark.variants import VARIANTS, is_emulated
 from tools.benchmark.workloads import ATTENTIONS, DTYPES, MODES, TASKS, Workload, usual_attention
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
 from uniformer_mm.models.uniformer import MIN_SIDE
-from uniformer_mm.submission.writing import prepare, write_text
 
 SCALES = {
     'resolution': (224, 320, 448, 640, 896, 1280, 1536),

@@ -27,13 +27,13 @@ from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe
 from tools.benchmark.parity import outputs
+from tools.benchmark.rows import describe
 from tools.benchmark.variants import build, random_state
 from tools.benchmark.workloads import TASKS, Workload
 from tools.reference.uniformer import OfficialUniFormer
+from uniformer_mm.files import write_text
 from uniformer_mm.models.arch import available_archs
-from uniformer_mm.submission.writing import write_text
 
 TASK_OF_RANK = {2: 'image', 3: 'video'}
 SIZES = {2: (2, 224, 224), 3: (1, 8, 112, 112)}

@@ -50,9 +50,9 @@ from tools.benchmark.timing import (
     milliseconds,
     quartiles,
 )
+from uniformer_mm.files import write_text
 from uniformer_mm.ops import depthwise_conv, reference
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS
-from uniformer_mm.submission.writing import write_text
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 # Per kind of work: (batch on the CPU, batch on the GPU), sizes and channels of the four stages,

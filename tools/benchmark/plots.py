@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .measure import Row
+from .rows import Row
 
 
 def formats() -> list[str]:

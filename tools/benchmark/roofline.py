@@ -33,15 +33,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.benchmark.measure import describe, step
+from tools.benchmark.measure import step
 from tools.benchmark.networks import shape_of
 from tools.benchmark.overhead import as_on_a_gpu
-from tools.benchmark.timing import moved_bytes
+from tools.benchmark.rows import describe
+from tools.benchmark.traffic import moved_bytes
 from tools.benchmark.variants import build, random_state, why_not
 from tools.benchmark.workloads import ATTENTIONS, MODES, TASKS, Workload, usual_attention
 from tools.reference.uniformer import OfficialUniFormer
+from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
-from uniformer_mm.submission.writing import prepare, write_text
 
 VARIANTS = ('official', 'fast')
 # H100 SXM: matrix products and copies as measured for the project's baseline, multiply-adds of

@@ -34,7 +34,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.benchmark import plots
-from tools.benchmark.measure import describe
+from tools.benchmark.rows import describe
 from tools.benchmark.running import (
     MODES,
     SPEED_HOOKS,
@@ -44,8 +44,8 @@ from tools.benchmark.running import (
     run,
 )
 from tools.reference.uniformer import OfficialUniFormer
-from uniformer_mm.evaluation.protocol import data_root
-from uniformer_mm.submission.writing import write_text
+from uniformer_mm.evaluation.running.protocol import data_root
+from uniformer_mm.files import write_text
 from uniformer_mm.synth import make_data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ import argparse
 from rich.console import Console
 from rich.markup import escape
 
+from uniformer_mm.console import plain_console
 from uniformer_mm.env.checks import Finding, ProbeRunner, Status, all_checks, run_checks
 from uniformer_mm.env.patching import State
 from uniformer_mm.env.repair import Repair
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: a file of the environment cannot be written.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     if args.gpu:
         # PyTorch and the networks; the other modes are about packages.
         from .gpu import check_gpu
@@ -77,7 +78,7 @@ def _check(console: Console) -> int:
     finally:
         runner.close()
     if troubles:
-        console.print(f'{troubles} finding{"s" * (troubles > 1)} to fix', style='bold red')
+        console.print(f'{troubles} issue{"s" * (troubles > 1)} to fix', style='bold red')
         return 1
     console.print('all is well', style='green')
     return 0

@@ -59,6 +59,7 @@ REQUIREMENTS = (
         ),
     ),
     Requirement('rich', '>=13.4', required=True, reason='the console output'),
+    Requirement('jinja2', '>=3', required=True, reason='the pages of reports'),
     Requirement('packaging', '>=21', required=True, reason='comparing versions'),
     Requirement('safetensors', '>=0.4', required=True, reason='weight files'),
     Requirement(

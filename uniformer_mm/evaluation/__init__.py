@@ -7,17 +7,14 @@ interrupted test goes on where it stopped, several GPUs need no communication, a
 from what a test has left.
 """
 
-from .loop import ResumableTestLoop
-from .metrics import ConfusionIoU, ViewAccuracy
-from .store import PredictionStore
-from .transforms import StackViews
-from .tta import RunningSegTTA
+from ..lazy import lazy_names
 
-__all__ = [
-    'ConfusionIoU',
-    'PredictionStore',
-    'ResumableTestLoop',
-    'RunningSegTTA',
-    'StackViews',
-    'ViewAccuracy',
-]
+_NAMES = {
+    'ConfusionIoU': '.metrics.confusion',
+    'PredictionStore': '.running.store',
+    'ResumableTestLoop': '.running.loop',
+    'RunningSegTTA': '.running.tta',
+    'StackViews': '.running.transforms',
+    'ViewAccuracy': '.metrics.views',
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES)

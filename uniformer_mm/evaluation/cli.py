@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subcommands ``reproduce``, ``results`` and ``report`` of ``uniformer-mm``."""
+"""Subcommands ``reproduce`` and ``verify`` of ``uniformer-mm``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..recipes import TOOLBOXES
+from ..console import plain_console, print_error, print_pairs, progress_bars
 from ..weights.zoo import percent
-from .data_lists import ORDERS
-from .launch import TestFailedError
-from .metrics import FUSIONS
-from .protocol import ATTENTIONS, DATA_VARIABLE, Choices
-from .record import Record, read_records
-from .reproduce import DEFAULT_WORK_DIR, Test, reproduce, tests_of
-from .tables import print_all_records, print_results
-from .words import data_words, fusion_words, protocol_sentence, verdict_words
+from ..weights.zoo.cli import ROW_HELP
+from .metrics.views import FUSIONS
+from .record import DEFAULT_WORK_DIR, Record
+from .running.data_lists import ORDERS
+from .running.launch import TestFailedError
+from .running.protocol import ATTENTIONS, DATA_VARIABLE, Choices
+from .running.reproduce import Test, reproduce, tests_of
+from .text import data_text, fusion_text, protocol_text, verdict_text
+from .verdict import TOLERANCES, agreement_text
+from .verify import IMAGENET, verify_row
 
 _OUTSIDE, _INTERRUPTED = 1, 130
 
@@ -70,44 +70,29 @@ def add_reproduce_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     return parser
 
 
-def add_results_parser(subparsers: _SubParsersAction) -> ArgumentParser:
-    """Declare ``results``."""
+def add_verify_parser(subparsers: _SubParsersAction) -> ArgumentParser:
+    """Declare ``verify``."""
     parser = subparsers.add_parser(
-        'results',
-        description="All measured results as the papers' tables; 'not run' where there is none.",
+        'verify',
+        description="Measure a classification row's top-1 on ImageNet's validation images with its "
+        'test protocol, without a toolbox. Exit status: 0 within the tolerance, or not comparable; '
+        '1 outside; 2 a mistake in the request.',
+    )
+    parser.add_argument('row', metavar='ROW', help=f'of image classification; {ROW_HELP}')
+    parser.add_argument('--data', required=True, help='folder of images, one subfolder a class')
+    parser.add_argument('--checkpoint', help="file to use instead of the row's own")
+    parser.add_argument(
+        '--classes', metavar='FILE', help='class ids of the subfolders, if they are not all'
+    )
+    parser.add_argument('--batch-size', type=int, default=64, help='images; %(default)s')
+    parser.add_argument(
+        '--workers', type=int, default=2, help='processes that decode images; %(default)s'
     )
     parser.add_argument(
-        'folder', nargs='?', type=Path, default=DEFAULT_WORK_DIR, help='work dir; %(default)s'
+        '--device', default='cpu', help='where the network runs, as cuda; %(default)s'
     )
-    parser.add_argument('--task', choices=list(TOOLBOXES), help='rows of this task only')
-    parser.add_argument('--measured', action='store_true', help='only rows with a result')
-    parser.add_argument('--all', action='store_true', help='each record, not one for each row')
-    parser.set_defaults(run=_results)
+    parser.set_defaults(run=_verify)
     return parser
-
-
-def add_report_parser(subparsers: _SubParsersAction) -> ArgumentParser:
-    """Declare ``report``."""
-    parser = subparsers.add_parser(
-        'report',
-        description='Turn the folder of a finished test into one HTML page: tables, confusions or '
-        'precision-recall curves, worst and best samples, latency.',
-    )
-    parser.add_argument('folder', type=Path, help='as uniformer-mm reproduce named it')
-    parser.add_argument('--output', type=Path, metavar='FILE', help='default: DIR/report.html')
-    parser.set_defaults(run=_report)
-    return parser
-
-
-def _report(args: Namespace) -> int:
-    from .report import write_report
-
-    _console().print(str(write_report(args.folder, args.output)), markup=False)
-    return 0
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
 
 
 def _choices(args: Namespace) -> Choices:
@@ -140,19 +125,18 @@ def _reproduce(args: Namespace) -> int:
         try:
             folder, record = _with_bar(test, choices, args)
         except (TestFailedError, KeyboardInterrupt) as error:
-            words = str(error) or 'interrupted; the same command goes on where it stopped.'
-            console = Console(stderr=True, highlight=False, soft_wrap=True)
-            console.print(f'[red]{escape(words)}[/]')
+            print_error(
+                str(error) or 'interrupted; the same command goes on where it stopped.', style='red'
+            )
             return 2 if isinstance(error, TestFailedError) else _INTERRUPTED
-        print_record(_console(), record, folder)
+        print_record(plain_console(), record, folder)
         records.append(record)
     verdicts = [record.agrees for record in records]
     return 0 if any(verdicts) or None in verdicts else _OUTSIDE
 
 
 def _with_bar(test: Test, choices: Choices, args: Namespace) -> tuple[Path, Record]:
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_console()) as progress:
+    with progress_bars(plain_console()) as progress:
         bar = progress.add_task(test.name, total=None)
         return reproduce(
             test,
@@ -169,7 +153,7 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
     """Measured beside published, and what the numbers rest on."""
     table = Table(
         'metric', 'published', 'measured', 'difference', '95 % interval',
-        title=f'{record.row} ({protocol_sentence(record)})', title_justify='left', box=None,
+        title=f'{record.row} ({protocol_text(record)})', title_justify='left', box=None,
     )  # fmt: skip
     for name in dict.fromkeys([*record.metrics, *record.published]):
         value, published = record.metrics.get(name), record.published.get(name)
@@ -182,34 +166,40 @@ def print_record(console: Console, record: Record, folder: Path) -> None:
             '{:.2f} to {:.2f}'.format(*interval) if interval else '',
         )
     console.print(table)
-    facts = [
-        ('verdict', verdict_words(record)),
-        ('data', data_words(record)),
+    pairs = [
+        ('verdict', verdict_text(record)),
+        ('data', data_text(record)),
         ('data list', f'sha256 {record.list_sha256}'),
         ('weights', f'{record.weights}, sha256 {record.weights_sha256}'),
         ('class order', record.class_order),
-        ('fusion', fusion_words(record)),
+        ('fusion', fusion_text(record)),
         ('intervals', record.interval_method if record.intervals else ''),
         *(('note', note) for note in record.notes),
         ('device', f'{record.device}, {record.seconds:.0f} s'),
         ('record', str(folder / 'record.json')),
     ]
-    for name, value in facts:
-        if value:
-            console.print(f'[bold]{name.ljust(11)}[/]  {escape(value)}')
+    print_pairs([pair for pair in pairs if pair[1]], console, width=11)
 
 
-def _results(args: Namespace) -> int:
-    if not args.folder.is_dir() and args.folder != DEFAULT_WORK_DIR:
-        raise ValueError(f'{args.folder} is no folder; name one that reproduce wrote to.')
-    records, refused = read_records(args.folder) if args.folder.is_dir() else ([], [])
-    console = Console(highlight=False, width=160)
-    if args.all:
-        print_all_records(console, records, args.task)
-    else:
-        print_results(console, records, args.task, args.measured)
-    for words in refused:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f'[yellow]left out: {escape(words)}[/]'
-        )
-    return 0
+def _verify(args: Namespace) -> int:
+    measured = verify_row(
+        args.row,
+        args.data,
+        checkpoint=args.checkpoint,
+        classes=args.classes,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+    )
+    pairs = [('row', measured[0].row), ('published top-1', f'{measured[0].published:.1f}')]
+    for result in measured:
+        norm = 'ImageNet mean/std' if result.normalisation == IMAGENET else '0.5 / 0.5'
+        words = f'{result.top1:.2f} (top-5 {result.top5:.2f}, {result.images:,} images, {norm})'
+        pairs.append(('measured top-1', words))
+    verdicts = [result.agrees for result in measured]
+    verdict = 'no verdict: not the whole validation set'
+    if None not in verdicts:
+        verdict = agreement_text(['top1'], any(verdicts), TOLERANCES['cls'])
+    pairs.append(('verdict', verdict))
+    print_pairs(pairs)
+    return 0 if any(verdicts) or None in verdicts else 1

@@ -10,23 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-
 import uniformer_mm
 
 from ..env.versions import REQUIREMENTS, Requirement, installed_version
-from ..submission.writing import write_text
-from ..weights.verify import MAX_MISSING_SHARE, of_published_length, within
-from ..weights.verify import TOLERANCE as IMAGE_TOLERANCE
+from ..files import write_text
+from .verdict import HEADLINES, MAX_MISSING_SHARE, TOLERANCES, of_published_length, within
 
 FILE_NAME = 'record.json'
-TOLERANCES = {'cls': IMAGE_TOLERANCE, 'det': 0.2, 'seg': 0.3, 'pose': 0.3, 'video': 0.3}
-"""Percentage points that a faithful test may lie off: published numbers have one decimal, decoders
-and resizing differ between library versions, and video lists lose members over the years."""
-
-HEADLINES = ('top1', 'bbox_mAP', 'segm_mAP', 'mIoU', 'mIoU_ms', 'AP')
-"""Metrics that decide; others are shown beside them (two published AR of pose rows are wrong)."""
-
+DEFAULT_WORK_DIR = Path('work_dirs/reproduce')
 _PACKAGES = (
     'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'mmaction2',
     'mmpretrain', 'numpy', 'opencv-python', 'pillow', 'decord', 'pycocotools',
@@ -197,6 +188,8 @@ def machine() -> dict:
 def device_name(gpus: int) -> str:
     """The processors of a test."""
     if gpus:
+        import torch
+
         return f'{gpus} x {torch.cuda.get_device_name(0)}'
     names = [line.partition(':')[2].strip() for line in _cpu_lines() if 'model name' in line]
     return f'CPU {names[0] if names else platform.machine()}, {os.cpu_count()} cores'

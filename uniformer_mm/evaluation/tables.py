@@ -12,7 +12,7 @@ from rich.table import Table
 from ..recipes import Recipe, recipes
 from ..weights.zoo import percent
 from .record import Record
-from .words import protocol_sentence
+from .text import protocol_text
 
 _TITLES = {
     'imagenet1k': 'ImageNet-1K',
@@ -82,7 +82,7 @@ def print_results(
         for folder, record in others:
             metrics = ', '.join(f'{name} {value:.2f}' for name, value in record.metrics.items())
             table.add_row(
-                record.row, protocol_sentence(record), metrics, f'{record.files:,}', str(folder)
+                record.row, protocol_text(record), metrics, f'{record.files:,}', str(folder)
             )
         console.print(table)
 
@@ -109,7 +109,7 @@ def print_all_records(
             published = record.published.get(name)
             metrics.append(words if published is None else f'{words} ({percent(published)})')
         table.add_row(
-            record.row, protocol_sentence(record), ', '.join(metrics), f'{record.files:,}',
+            record.row, protocol_text(record), ', '.join(metrics), f'{record.files:,}',
             record.date[:10], str(folder),
         )  # fmt: skip
     console.print(table)

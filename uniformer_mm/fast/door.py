@@ -77,12 +77,7 @@ def why_not(block: nn.Module, x: Tensor) -> str | None:
         block: A block of ``models/blocks.py``.
         x: Its input ``(B, C, *S)``.
     """
-    return (
-        _why_not_now(x)
-        or _why_not_device(x)
-        or _why_not_block(block)
-        or _why_not_verified(block, x)
-    )
+    return _why_not_now(x) or _why_not_device(x) or changed(block) or _why_not_verified(block, x)
 
 
 def _why_not_now(x: Tensor) -> str | None:
@@ -123,7 +118,12 @@ def _why_not_verified(block: nn.Module, x: Tensor) -> str | None:
     return why_not_verified(block, x, again)
 
 
-def _why_not_block(block: nn.Module) -> str | None:
+def changed(block: nn.Module) -> str | None:
+    """What somebody hooked, replaced or sharded in a block, in one sentence; None if nothing.
+
+    Args:
+        block: A block of ``models/blocks.py``.
+    """
     children = block._modules
     kind = LOCAL if 'conv1' in children else DIVIDED if 't_attn' in children else GLOBAL
     return _why_not_children('', children, kind)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..optim.foreach import grouped
+from ..optim.tensor_groups import grouped
 from ..registry import HOOKS, MODELS, register
 
 
@@ -47,6 +48,9 @@ class TrackedEMAHook(EMAHook):
     in the official image script, which never evaluates its average.
     Source: image_classification/main.py, engine.py.
 
+    A checkpoint may be loaded before a run begins (``runner.load_checkpoint``, ``runner.resume``),
+    when mmengine's hook has no average to fill and raises AttributeError.
+
     DIFFERS: the average starts from the weights after the first step, timm's from those before it.
 
     Args:
@@ -58,6 +62,22 @@ class TrackedEMAHook(EMAHook):
 
     def __init__(self, ema_type: str = 'uniformer_mm.ForeachMovingAverage', **kwargs) -> None:
         super().__init__(ema_type, **kwargs)
+        self._awaiting: dict | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Make the average, a copy of the model as it is now, and fill it if it is resumed."""
+        super().before_run(runner)
+        if self._awaiting is not None:
+            checkpoint, self._awaiting = self._awaiting, None
+            super().after_load_checkpoint(runner, checkpoint)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Fill the average, or keep what it is filled with until the run begins."""
+        if hasattr(self, 'ema_model'):
+            super().after_load_checkpoint(runner, checkpoint)
+        elif runner._resume:
+            self._awaiting = checkpoint
+        # Else the run begins with a copy of the model that is being loaded.
 
     def _swap_ema_parameters(self) -> None:
         """Leave model and average where they are around an evaluation."""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+
+from ..ops.attention import attention
 
 
 class Attention(nn.Module):
@@ -31,4 +32,4 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in qkv.chunk(3, dim=-1)
         )
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return attention(q, k, v).transpose(1, 2).flatten(2)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..models.blocks import DividedBlock, GlobalBlock, LocalBlock
 from ..registry import FUNCTIONS, OPTIM_WRAPPERS, register
 from .bfloat16 import BFloat16OptimWrapper
-from .foreach import grouped
+from .tensor_groups import grouped
 
 BLOCKS = (LocalBlock, GlobalBlock, DividedBlock)
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from .ade20k import check_ade20k
-from .coco import check_coco
-from .coco_check import FILE_TYPES
-from .findings import Findings
-from .kinetics import check_kinetics
+from .ade20k.archive import check_ade20k
+from .coco.check import FILE_TYPES
+from .coco.write import check_coco
+from .issues import Issues
 from .official import read_coco_images, read_image_stems, read_videos
 from .reading import open_members
-from .ssv2 import check_ssv2
 from .usual_lists import usual_list
+from .video.kinetics import check_kinetics
+from .video.ssv2 import check_ssv2
 
 TASKS = (*FILE_TYPES, 'ade20k', 'kinetics', 'ssv2')
 _COCO = 'coco'
@@ -26,7 +26,7 @@ def check_file(
     ids: str | PathLike | None = None,
     task: str | None = None,
     data: Path | None = None,
-) -> tuple[str, Findings]:
+) -> tuple[str, Issues]:
     """Find everything that is wrong with a leaderboard file.
 
     Args:
@@ -37,7 +37,7 @@ def check_file(
         data: Root of the data sets, where the list is looked for if ``ids`` is None.
 
     Returns:
-        The task, and the faults and notes.
+        The task, and the issues and notes.
 
     Raises:
         ValueError: The file or list cannot be read, or must not be (see :mod:`.reading`).
@@ -45,23 +45,23 @@ def check_file(
     path = Path(path)
     if not path.exists():
         raise ValueError(f'{path}: no such file or folder.')
-    findings = Findings(str(path))
+    issues = Issues(str(path))
     kind = task or guess_kind(path)
     if ids is None and data is not None:
         ids = usual_list(path, kind, data)
         if ids is not None:
-            findings.note(f'compared with the list that lies in its usual place: {ids}')
+            issues.note(f'compared with the list that lies in its usual place: {ids}')
     if kind == _COCO or kind in FILE_TYPES:
         images = read_coco_images(ids) if ids is not None else None
-        return check_coco(path, findings, task=task, images=images), findings
+        return check_coco(path, issues, task=task, images=images), issues
     if kind == 'ade20k':
         stems = read_image_stems(ids) if ids is not None else None
-        check_ade20k(open_members(path), findings, stems=stems)
-        return kind, findings
+        check_ade20k(open_members(path), issues, stems=stems)
+        return kind, issues
     official = list(read_videos(ids)) if ids is not None else None
     check = {'kinetics': check_kinetics, 'ssv2': check_ssv2}[kind]
-    check(path, findings, official=official)
-    return kind, findings
+    check(path, issues, official=official)
+    return kind, issues
 
 
 def guess_kind(path: Path) -> str:

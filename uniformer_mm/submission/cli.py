@@ -13,22 +13,22 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..evaluation.protocol import DATA_VARIABLE
+from ..console import plain_console, print_error, progress_bars
+from ..evaluation.running.protocol import DATA_VARIABLE
+from ..files import prepare
 from ..labels import CLASS_ORDERS
-from .ade20k import write_ade20k
+from .ade20k.archive import write_ade20k
 from .check import TASKS, check_file
-from .coco import write_coco
-from .coco_check import FILE_TYPES, TEST_SETS
-from .findings import Findings
-from .kinetics import choose_order, write_kinetics
+from .coco.check import FILE_TYPES, TEST_SETS
+from .coco.write import write_coco
+from .issues import Issues
 from .official import read_coco_images, read_image_stems, read_videos
-from .options import TASK_HELP, add_score_options, console, print_notes
+from .options import TASK_HELP, add_score_options, print_notes
 from .servers import servers
-from .ssv2 import write_ssv2
-from .video_scores import read_video_scores
-from .writing import prepare
+from .video.kinetics import choose_order, write_kinetics
+from .video.predictions import read_video_scores
+from .video.ssv2 import write_ssv2
 
 
 def add_submit_parser(subparsers: _SubParsersAction) -> ArgumentParser:
@@ -111,20 +111,20 @@ _IDS_HELP = {
 def _check(args: Namespace) -> int:
     if args.checked is None:
         raise ValueError(f'name a task ({", ".join(TASKS)}) or a file: --check FILE.')
-    task, findings = check_file(
+    task, issues = check_file(
         args.checked, ids=args.check_ids, task=args.check_task, data=_default_data()
     )
-    to = console()
-    for line in findings.lines():
+    to = plain_console()
+    for line in issues.lines():
         to.print(line, markup=False)
-    print_notes(to, findings)
-    verdict = f'{findings.count:,} faults' if findings.count else 'nothing wrong was found'
-    colour = 'red' if findings.count else 'yellow' if findings.unchecked else 'green'
-    if findings.unchecked:
-        verdict += f'; {findings.unchecked} NOT checked (no --ids)'
+    print_notes(to, issues)
+    verdict = f'{issues.count:,} issues' if issues.count else 'nothing wrong was found'
+    colour = 'red' if issues.count else 'yellow' if issues.unchecked else 'green'
+    if issues.unchecked:
+        verdict += f'; {issues.unchecked} NOT checked (no --ids)'
     to.print(f'[bold {colour}]{escape(args.checked)} ({task}): {verdict}[/]')
     _print_server(to, task)
-    return 1 if findings.count else 0
+    return 1 if issues.count else 0
 
 
 def _submit(args: Namespace) -> int:
@@ -134,19 +134,17 @@ def _submit(args: Namespace) -> int:
     notes: list[str] = []
     predictions = args.predictions
     if args.config is not None:
-        from ..evaluation.launch import TestFailedError
+        from ..evaluation.running.launch import TestFailedError
 
         try:
             predictions, notes = _run_test(args)
         except TestFailedError as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
-                str(error), style='red', markup=False
-            )
+            print_error(str(error), style='red')
             return 2
-    target, findings = _WRITERS[args.task](args, Path(predictions))
-    findings.notes[:0] = notes
-    to = console()
-    print_notes(to, findings)
+    target, issues = _WRITERS[args.task](args, Path(predictions))
+    issues.notes[:0] = notes
+    to = plain_console()
+    print_notes(to, issues)
     to.print(f'[bold]written[/] {escape(str(target))}')
     _print_server(to, args.task)
     return 0
@@ -155,7 +153,7 @@ def _submit(args: Namespace) -> int:
 def _run_test(args: Namespace) -> tuple[Path, list[str]]:
     """Predictions of a test run, and notes; sets what the writer is told about their order."""
     # The toolboxes' runner is only needed here.
-    from .test_run import Request, run_submission_test
+    from .predict import Request, run_submission_test
 
     request = Request(
         task=args.task,
@@ -170,8 +168,7 @@ def _run_test(args: Namespace) -> tuple[Path, list[str]]:
         overrides=args.cfg_options,
     )
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console()) as progress:
+    with progress_bars(plain_console()) as progress:
         bar = progress.add_task(args.config, total=None)
         found = run_submission_test(
             request, lambda done, total: progress.update(bar, completed=done, total=total)
@@ -182,7 +179,7 @@ def _run_test(args: Namespace) -> tuple[Path, list[str]]:
     return found.path, found.notes
 
 
-def _write_coco(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
+def _write_coco(args: Namespace, predictions: Path) -> tuple[Path, Issues]:
     return write_coco(
         predictions,
         args.task,
@@ -195,7 +192,7 @@ def _write_coco(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
     )
 
 
-def _write_ade20k(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
+def _write_ade20k(args: Namespace, predictions: Path) -> tuple[Path, Issues]:
     return write_ade20k(
         predictions,
         read_image_stems(args.ids),
@@ -206,7 +203,7 @@ def _write_ade20k(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
     )
 
 
-def _write_kinetics(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
+def _write_kinetics(args: Namespace, predictions: Path) -> tuple[Path, Issues]:
     scores = read_video_scores(predictions, order_file=args.tested_list)
     return write_kinetics(
         scores,
@@ -220,7 +217,7 @@ def _write_kinetics(args: Namespace, predictions: Path) -> tuple[Path, Findings]
     )
 
 
-def _write_ssv2(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
+def _write_ssv2(args: Namespace, predictions: Path) -> tuple[Path, Issues]:
     return write_ssv2(
         read_video_scores(predictions, order_file=args.tested_list),
         list(read_videos(args.ids)),
@@ -231,7 +228,7 @@ def _write_ssv2(args: Namespace, predictions: Path) -> tuple[Path, Findings]:
     )
 
 
-_WRITERS: dict[str, Callable[[Namespace, Path], tuple[Path, Findings]]] = {
+_WRITERS: dict[str, Callable[[Namespace, Path], tuple[Path, Issues]]] = {
     **dict.fromkeys(FILE_TYPES, _write_coco),
     'ade20k': _write_ade20k,
     'kinetics': _write_kinetics,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from .findings import shown
+from .issues import shown
 from .reading import is_integer, parse_json, read_bytes
 
 _IMAGES = ('.jpg', '.jpeg', '.png')

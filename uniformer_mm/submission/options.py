@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 
 from rich.console import Console
 
-from .findings import Findings
+from .issues import Issues
 
 TASK_HELP = {
     'coco-det': ('boxes of COCO', "JSON of boxes (mmdet's P.bbox.json)"),
@@ -30,12 +30,7 @@ def add_score_options(parser: ArgumentParser) -> None:
     )
 
 
-def print_notes(to: Console, findings: Findings) -> None:
-    """Print what is no fault."""
-    for note in findings.notes:
+def print_notes(to: Console, issues: Issues) -> None:
+    """Print what is no issue."""
+    for note in issues.notes:
         to.print(f'note: {note}', markup=False)
-
-
-def console() -> Console:
-    """Plain text of any width."""
-    return Console(highlight=False, soft_wrap=True)

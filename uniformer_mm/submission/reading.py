@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .findings import shown
+from .issues import shown
 
 MIB = 2**20
 # Twice what the masks of 100 objects on each of the 20,288 test-dev images take.

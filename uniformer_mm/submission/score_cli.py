@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 
+from ..console import plain_console
 from ..labels import CLASS_ORDERS
-from .ade20k_score import score_ade20k
+from .ade20k.score import score_ade20k
 from .check import TASKS
-from .coco_check import FILE_TYPES
-from .coco_score import ENGINES, score_coco
-from .findings import Findings
-from .options import TASK_HELP, add_score_options, console, print_notes
-from .video_score import score_kinetics, score_ssv2
+from .coco.check import FILE_TYPES
+from .coco.score import ENGINES, score_coco
+from .issues import Issues
+from .options import TASK_HELP, add_score_options, print_notes
+from .video.score import score_kinetics, score_ssv2
 
 
 def add_score_parser(subparsers: _SubParsersAction) -> ArgumentParser:
@@ -102,11 +103,11 @@ _SCORERS = {
 }
 
 
-def _print_metrics(metrics: dict[str, float], findings: Findings) -> int:
-    to = console()
+def _print_metrics(metrics: dict[str, float], issues: Issues) -> int:
+    to = plain_console()
     width = max(map(len, metrics))
     for name, value in metrics.items():
         text = f'{value:,.0f}' if name in ('images', 'videos', 'classes') else f'{value:.2f}'
         to.print(f'[bold]{name.ljust(width)}[/]  {text}')
-    print_notes(to, findings)
+    print_notes(to, issues)
     return 0

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..console import plain_console, progress_bars
 from .world import SIZES, TASKS, Outcome, make_data
 
 
@@ -51,13 +51,12 @@ def run(args: argparse.Namespace) -> int:
         ValueError: The request cannot be met.
     """
     outcome = _make_with_bars(args)
-    _report(Console(soft_wrap=True, highlight=False), outcome)
+    _report(plain_console(), outcome)
     return 0
 
 
 def _make_with_bars(args: argparse.Namespace) -> Outcome:
-    columns = (TextColumn('{task.description:>6}'), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bars:
+    with progress_bars() as bars:
         rows: dict[str, int] = {}
 
         def advance(name: str, done: int, total: int) -> None:

@@ -18,14 +18,13 @@ from ..errors import CheckpointError
 from ..labels import class_names, permutation
 from ..models.arch import ARCHS
 from ..models.state_dict import META_KEY
-from .evidence import Evidence, gather
-from .files import read_checkpoint
-from .layouts import LAYOUTS, Recognised, recognise, write_layout
-from .lookup import locate
-from .signature import Signature, signature_of
+from .identify import identify
+from .key_schemes import KEY_SCHEMES, DetectedScheme, write_scheme
+from .provenance import Provenance
+from .structure import Structure
 
 SAFETENSORS = 'safetensors'
-TARGETS = (*LAYOUTS, SAFETENSORS)
+TARGETS = (*KEY_SCHEMES, SAFETENSORS)
 _HEADS = ('head', 'aux_head', 'head_cls')
 
 
@@ -49,7 +48,7 @@ def convert_file(
 
     Args:
         checkpoint: Path or ``uniformer://`` name.
-        to: A key scheme of ``LAYOUTS``, or ``'safetensors'`` (keys stay as they are).
+        to: One of ``KEY_SCHEMES``, or ``'safetensors'`` (keys stay as they are).
         output: Path to write; default: the file's name with the target appended, beside it.
         class_order: States the order that the head's rows have now, where the file does not.
         permute: Order to bring them into.
@@ -67,32 +66,30 @@ def convert_file(
     """
     if to not in TARGETS:
         raise ValueError(f'to={to!r} is not known; use one of {TARGETS}.')
-    located = locate(checkpoint)
-    file = read_checkpoint(located.path, ema=ema, digests=located.digests)
-    recognised = recognise(file.state, prefix)
-    held = signature_of(recognised.state)
-    evidence = gather(file, recognised, held, located)
-    target = _target_path(located.path, output, to, overwrite)
+    found = identify(checkpoint, prefix=prefix, ema=ema)
+    file, detected, in_file = found.file, found.detected, found.structure
+    provenance = found.provenance
+    target = _target_path(file.path, output, to, overwrite)
 
-    have = _stated_order(evidence, class_order, held)
+    have = _stated_order(provenance, class_order, in_file)
     want = permute or _usual_order(to, have)
     state = dict(file.state)
     if want is not None and want != have:
-        state = _permuted(state, recognised, have, want, held)
+        state = _permuted(state, detected, have, want, in_file)
     if to != SAFETENSORS:
-        state = write_layout(state, recognised, to)
+        state = write_scheme(state, detected, to)
     ours = {
         **file.our_meta,
-        **_known(evidence, held, arch),
+        **_known(provenance, in_file, arch),
         'class_order': want or have,
-        'layout': recognised.layout if to == SAFETENSORS else to,
+        'layout': detected.scheme if to == SAFETENSORS else to,
         'source_sha256': file.sha256,
     }
     ours = {name: value for name, value in ours.items() if value is not None}
-    container = LAYOUTS[to].container if to != SAFETENSORS else ''
+    container = KEY_SCHEMES[to].container if to != SAFETENSORS else ''
     if to == 'official':
-        whole = recognised.others or held.output_norms
-        container = 'state_dict' if whole else 'model_state' if held.rank == 3 else container
+        whole = detected.others or in_file.output_norms
+        container = 'state_dict' if whole else 'model_state' if in_file.rank == 3 else container
     _write(target, state, container, {**file.meta, META_KEY: ours})
     return target, ours
 
@@ -116,19 +113,19 @@ def _target_path(source: Path, output: str | PathLike | None, to: str, overwrite
     return target
 
 
-def _stated_order(evidence: Evidence, stated: str | None, held: Signature) -> str | None:
-    known = evidence.class_order
+def _stated_order(provenance: Provenance, stated: str | None, in_file: Structure) -> str | None:
+    known = provenance.class_order
     if stated is None:
         return known
     if known is not None and known != stated:
         raise CheckpointError(
             f'class_order={stated!r} contradicts the file, whose rows are in the order {known} '
-            f'({evidence.class_order_source}); use permute=ORDER to change the order.'
+            f'({provenance.class_order_source}); use permute=ORDER to change the order.'
         )
-    if held.classes != len(class_names(stated)):
+    if in_file.classes != len(class_names(stated)):
         raise CheckpointError(
             f'class_order={stated!r} has {len(class_names(stated))} classes, the file '
-            + (f'has {held.classes}.' if held.classes else 'has no classifier.')
+            + (f'has {in_file.classes}.' if in_file.classes else 'has no classifier.')
         )
     return stated
 
@@ -143,10 +140,10 @@ def _usual_order(to: str, have: str | None) -> str | None:
 
 def _permuted(
     state: dict[str, Tensor],
-    recognised: Recognised,
+    detected: DetectedScheme,
     have: str | None,
     want: str,
-    held: Signature,
+    in_file: Structure,
 ) -> dict[str, Tensor]:
     if have is None:
         raise CheckpointError(
@@ -154,40 +151,38 @@ def _permuted(
             'with class_order=ORDER.'
         )
     rows = permutation(have, want)
-    if held.classes != len(rows):
+    if in_file.classes != len(rows):
         raise CheckpointError(
-            f'permute={want!r} has {len(rows)} classes, the classifier has {held.classes}.'
+            f'permute={want!r} has {len(rows)} classes, the classifier has {in_file.classes}.'
         )
     index = torch.tensor(rows)
-    return {
-        key: value[index] if _is_head(key, recognised) else value for key, value in state.items()
-    }
+    return {key: value[index] if _is_head(key, detected) else value for key, value in state.items()}
 
 
-def _is_head(key: str, recognised: Recognised) -> bool:
+def _is_head(key: str, detected: DetectedScheme) -> bool:
     return any(
         original == key and name.split('.')[0] in _HEADS
-        for name, original in recognised.file_keys.items()
+        for name, original in detected.file_keys.items()
     )
 
 
-def _known(evidence: Evidence, held: Signature, stated: str | None) -> dict:
+def _known(provenance: Provenance, in_file: Structure, stated: str | None) -> dict:
     """What can be recorded: arch and head_dim only if something states them."""
-    candidates = held.archs()
+    candidates = in_file.archs()
     if stated is not None:
         if stated not in candidates:
             raise CheckpointError(
                 f'arch={stated!r} does not fit the tensors; they are those of '
                 f'{" or ".join(candidates) or "no arch of the table"}.'
             )
-        evidence.check_head_dim(ARCHS[stated], stated)
-        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': held.rank}
-    sure = [claim for claim in evidence.claims if not claim.alternatives]
+        provenance.check_head_dim(ARCHS[stated], stated)
+        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': in_file.rank}
+    sure = [source for source in provenance.sources if not source.alternatives]
     head_dim = sure[0].head_dim if sure else None
     fitting = [name for name in candidates if ARCHS[name].head_dim == head_dim]
     return {
-        'row': evidence.row_id,
-        'rank': held.rank,
+        'row': provenance.row_id,
+        'rank': in_file.rank,
         'head_dim': head_dim,
         'arch': fitting[0] if fitting else None,
     }

@@ -20,12 +20,10 @@ from ..errors import CheckpointError
 from ..labels import class_names
 from ..models.arch import arch_name
 from ..models.uniformer import UniFormer
-from .evidence import Evidence, gather
-from .files import Checkpoint, read_checkpoint
+from .identify import Identified, identify
 from .inflation import INFLATIONS, can_inflate, inflate
-from .layouts import HEADS, Recognised, recognise
-from .lookup import locate
-from .signature import Signature, first_difference, scales_start_anew, signature_of
+from .key_schemes import HEADS, DetectedScheme
+from .structure import Structure, first_difference, scales_are_new, structure_of
 
 _TELLING = 4
 # Pieces of hourglass networks outside the stages that they belong to.
@@ -58,12 +56,12 @@ class LoadReport:
     loaded: tuple[str, ...]
     inflated: tuple[str, ...]
     unused: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    fresh: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    newly_initialised: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """Tensors of the model."""
-        return len(self.loaded) + sum(map(len, self.fresh.values()))
+        return len(self.loaded) + sum(map(len, self.newly_initialised.values()))
 
     def __str__(self) -> str:
         parts = [f'{len(self.loaded)} / {self.total} tensors loaded']
@@ -73,7 +71,10 @@ class LoadReport:
         parts.append(f'head_dim {self.head_dim} ({self.head_dim_source})')
         if self.class_order:
             parts.append(f'class order {self.class_order}')
-        for verb, groups in (('left out', self.unused), ('kept fresh', self.fresh)):
+        for verb, groups in (
+            ('left out', self.unused),
+            ('newly initialised', self.newly_initialised),
+        ):
             for reason, keys in groups.items():
                 parts.append(f'{verb} {len(keys)}: {reason}')
         parts.append(f'from {self.source}')
@@ -116,15 +117,11 @@ def load_weights(
     if class_order is not None:
         class_names(class_order)
     network = _find_network(model)
-    located = locate(checkpoint, folders=folders)
-    file = read_checkpoint(located.path, ema=ema, digests=located.digests)
+    found = identify(checkpoint, prefix=prefix, ema=ema, folders=folders)
     try:
-        recognised = recognise(file.state, prefix)
-        held = signature_of(recognised.state)
-        evidence = gather(file, recognised, held, located)
-        report, state = _plan(network, file, recognised, held, evidence, inflation)
+        report, state = _match(network, found, inflation)
         if 'head.weight' in report.loaded:
-            evidence.check_class_order(class_order)
+            found.provenance.check_class_order(class_order)
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint}: {error}') from None
     network.load_state_dict(state, strict=True)
@@ -142,113 +139,110 @@ def _find_network(model: nn.Module) -> UniFormer:
     return found[0]
 
 
-def _plan(
-    network: UniFormer,
-    file: Checkpoint,
-    recognised: Recognised,
-    held: Signature,
-    evidence: Evidence,
-    inflation: str,
+def _match(
+    network: UniFormer, found: Identified, inflation: str
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Decide about every tensor; nothing is changed yet."""
+    file, detected, in_file = found.file, found.detected, found.structure
+    provenance = found.provenance
     model_state = network.state_dict()
-    built = signature_of(model_state)
-    built_name = arch_name(network.arch) or 'custom'
-    difference = first_difference(held, built, built_name)
+    in_model = structure_of(model_state)
+    model_arch = arch_name(network.arch) or 'custom'
+    difference = first_difference(in_file, in_model, model_arch)
     if difference:
-        keys = _telling_keys(recognised, model_state)
+        keys = _telling_keys(detected, model_state)
         raise CheckpointError(f'{difference}. Telling keys: {keys}.')
-    evidence.check_head_dim(network.arch, built_name)
+    provenance.check_head_dim(network.arch, model_arch)
 
     state: dict[str, Tensor] = {}
     inflated: list[str] = []
     unused: dict[str, list[str]] = {}
     misfits: list[str] = []
     misshapen: set[str] = set()
-    for key, value in recognised.state.items():
+    for key, value in detected.state.items():
         target = model_state.get(key)
         if target is None:
-            reason = _why_unused(key, held, built)
+            reason = _why_unused(key, in_file, in_model)
             if reason is None:
-                misfits.append(f'{recognised.file_keys[key]} (no place in the model)')
+                misfits.append(f'{detected.file_keys[key]} (no place in the model)')
             else:
-                unused.setdefault(reason, []).append(recognised.file_keys[key])
+                unused.setdefault(reason, []).append(detected.file_keys[key])
         elif value.shape == target.shape:
             state[key] = value
         elif key.split('.')[0] in HEADS:
-            reason = f'classifier of {held.classes} classes, the model has {built.classes}'
-            unused.setdefault(reason, []).append(recognised.file_keys[key])
+            reason = f'classifier of {in_file.classes} classes, the model has {in_model.classes}'
+            unused.setdefault(reason, []).append(detected.file_keys[key])
         elif can_inflate(value, target.shape):
             state[key] = inflate(value, target.shape, inflation)
             inflated.append(key)
         else:
             misshapen.add(key)
             misfits.append(
-                f'{recognised.file_keys[key]} {tuple(value.shape)}, the model has '
+                f'{detected.file_keys[key]} {tuple(value.shape)}, the model has '
                 f'{tuple(target.shape)}'
             )
-    fresh: dict[str, list[str]] = {}
+    newly_initialised: dict[str, list[str]] = {}
     for key in model_state:
         if key not in state and key not in misshapen:
-            reason = _why_fresh(key, held, built, recognised.state)
+            reason = _why_new(key, in_file, in_model, detected.state)
             if reason is None:
                 misfits.append(f'{key} (not in the file)')
             else:
-                fresh.setdefault(reason, []).append(key)
+                newly_initialised.setdefault(reason, []).append(key)
     if misfits:
         count = '1 tensor does' if len(misfits) == 1 else f'{len(misfits)} tensors do'
         more = f' and {len(misfits) - _TELLING} more' if len(misfits) > _TELLING else ''
         raise CheckpointError(
             f'{count} not fit: {"; ".join(misfits[:_TELLING])}{more}. The file '
-            f'is {held.words()}; the model is {built.words()}.'
+            f'is {in_file.words()}; the model is {in_model.words()}.'
         )
-    for part, keys in recognised.others.items():
+    for part, keys in detected.others.items():
         unused[f'{part} of the whole model'] = keys
     report = LoadReport(
-        source=f'{evidence.row_id} {file.path}' if evidence.row_id else str(file.path),
-        arch=built_name,
+        source=f'{provenance.row_id} {file.path}' if provenance.row_id else str(file.path),
+        arch=model_arch,
         head_dim=network.arch.head_dim,
-        head_dim_source=evidence.head_dim_source(network.arch),
-        class_order=evidence.class_order if 'head.weight' in state else None,
+        head_dim_source=provenance.head_dim_source(network.arch),
+        class_order=provenance.class_order if 'head.weight' in state else None,
         sha256=file.sha256,
         loaded=tuple(state),
         inflated=tuple(inflated),
         unused={reason: tuple(keys) for reason, keys in unused.items()},
-        fresh={reason: tuple(keys) for reason, keys in fresh.items()},
+        newly_initialised={reason: tuple(keys) for reason, keys in newly_initialised.items()},
     )
     return report, {**model_state, **state}
 
 
-def _why_unused(key: str, held: Signature, built: Signature) -> str | None:
+def _why_unused(key: str, in_file: Structure, in_model: Structure) -> str | None:
     """The reason why a file's key has no place in a model that it fits, or None."""
     part = key.split('.')[0]
-    if part in ('head', 'head_cls', 'norm_cls') and built.classes is None:
+    if part in ('head', 'head_cls', 'norm_cls') and in_model.classes is None:
         return 'classifier'
-    if part == 'aux_head' and (built.classes is None or built.classes != held.classes):
+    if part == 'aux_head' and (in_model.classes is None or in_model.classes != in_file.classes):
         return 'aux_head of token labelling'
-    if part == 'norm' and not built.final_norm:
+    if part == 'norm' and not in_model.final_norm:
         return 'final BatchNorm'
     if part in ('norm1', 'norm2', 'norm3', 'norm4'):
         return 'output norms'
     stage = re.match(r'(?:patch_embed|blocks)(\d)$', _STAGE_OF.get(part, part))
-    if stage and int(stage[1]) > len(built.depths):
+    if stage and int(stage[1]) > len(in_model.depths):
         return 'stages that the model does not build'
     return None
 
 
-def _why_fresh(
-    key: str, held: Signature, built: Signature, state: Mapping[str, Tensor]
+def _why_new(
+    key: str, in_file: Structure, in_model: Structure, state: Mapping[str, Tensor]
 ) -> str | None:
     """The reason why a model's key may be missing in a file that fits, or None."""
     part = key.split('.')[0]
-    if part in HEADS and held.classes not in (None, built.classes):
-        return f'classifier of {built.classes} classes'
-    if '.gamma_' in key and scales_start_anew(held, built):
+    if part in HEADS and in_file.classes not in (None, in_model.classes):
+        return f'classifier of {in_model.classes} classes'
+    if '.gamma_' in key and scales_are_new(in_file, in_model):
         return 'residual scales, which light networks for clips start anew'
     norm = re.match(r'norm(\d)$', part)
-    if norm and int(norm[1]) not in held.output_norms:
+    if norm and int(norm[1]) not in in_file.output_norms:
         return 'output norms of a dense model'
-    if ('.t_norm.' in key or '.t_attn.' in key) and not held.divided:
+    if ('.t_norm.' in key or '.t_attn.' in key) and not in_file.divided:
         return 'temporal attention'
     if key.endswith('.num_batches_tracked') and not any(
         name.endswith('.num_batches_tracked') for name in state
@@ -257,13 +251,13 @@ def _why_fresh(
     return None
 
 
-def _telling_keys(recognised: Recognised, model_state: Mapping[str, Tensor]) -> str:
+def _telling_keys(detected: DetectedScheme, model_state: Mapping[str, Tensor]) -> str:
     """A few keys that only one side has, or whose shapes differ."""
-    only_file = [k for k in recognised.state if k not in model_state]
-    only_model = [k for k in model_state if k not in recognised.state]
+    only_file = [k for k in detected.state if k not in model_state]
+    only_model = [k for k in model_state if k not in detected.state]
     shapes = [
         f'{k} {tuple(v.shape)} in the file, {tuple(model_state[k].shape)} in the model'
-        for k, v in recognised.state.items()
+        for k, v in detected.state.items()
         if k in model_state and v.shape != model_state[k].shape
     ]
     tail = ('head', 'aux_head', 'norm')

@@ -20,16 +20,13 @@ from torch import nn
 from ..labels import permutation
 from ..models.state_dict import META_KEY
 from ..registry import WEIGHT_INITIALIZERS, register
-from .evidence import gather
-from .files import read_checkpoint
-from .layouts import recognise, write_layout
+from .identify import identify
+from .key_schemes import write_scheme
 from .loader import load_weights
-from .lookup import locate
-from .signature import signature_of
 from .zoo import SCHEME
 
 # Keys that the toolbox of a task expects; detectors and segmentors keep the official ones.
-_TOOLBOX_LAYOUT = {
+_TOOLBOX_SCHEME = {
     'image classification': 'mmpretrain',
     'video classification': 'mmaction2',
     'pose estimation': 'mmpose',
@@ -92,35 +89,32 @@ def load_zoo_checkpoint(filename: str, map_location: str | torch.device | None =
         A checkpoint as mmengine expects it.
 
     Raises:
-        CheckpointError: See :func:`~uniformer_mm.weights.lookup.locate`.
+        CheckpointError: See :func:`~uniformer_mm.weights.resolve.resolve_file`.
     """
-    located = locate(filename)
-    file = read_checkpoint(located.path, digests=located.digests)
-    recognised = recognise(file.state)
-    held = signature_of(recognised.state)
-    evidence = gather(file, recognised, held, located)
-    state, order = dict(file.state), evidence.class_order
+    found = identify(filename)
+    file, detected, row = found.file, found.detected, found.resolved.row
+    state, order = dict(file.state), found.provenance.class_order
     if order is not None:
         wanted = f'{order.rpartition("_")[0]}_alphabetical'
         rows = torch.tensor(permutation(order, wanted))
         for name in ('head.weight', 'head.bias'):
-            key = recognised.file_keys[name]
+            key = detected.file_keys[name]
             state[key] = state[key][rows]
         order = wanted
-    layout = _TOOLBOX_LAYOUT.get(located.row.family.task, 'official')
-    state = write_layout(state, recognised, layout)
+    scheme = _TOOLBOX_SCHEME.get(row.family.task, 'official')
+    state = write_scheme(state, detected, scheme)
     if isinstance(map_location, str | torch.device):
         state = {key: value.to(map_location) for key, value in state.items()}
     print_log(
-        f'{filename}: {len(state)} tensors in {layout} keys, head_dim {located.row.head_dim}'
+        f'{filename}: {len(state)} tensors in {scheme} keys, head_dim {row.head_dim}'
         + (f', class order {order}' if order else '')
         + f', sha256 {file.sha256[:12]}',
         logger='current',
         level=logging.INFO,
     )
-    ours = {**file.our_meta, 'row': located.row.id, 'class_order': order, 'layout': layout}
+    ours = {**file.our_meta, 'row': row.id, 'class_order': order, 'layout': scheme}
     # mmengine hands _metadata down to the modules, where the backbone compares head_dim.
     prefix = next(key for key in state if 'patch_embed1.' in key).partition('patch_embed1.')[0]
     named = OrderedDict(state)
-    named._metadata = {prefix.rstrip('.'): {META_KEY: {'head_dim': located.row.head_dim}}}
+    named._metadata = {prefix.rstrip('.'): {META_KEY: {'head_dim': row.head_dim}}}
     return {'state_dict': named, 'meta': {**file.meta, META_KEY: ours}}

@@ -2,13 +2,15 @@
 """How mmpretrain runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmpretrain'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='uniformer_mm.DurableCheckpointHook',
         interval=1,
         max_keep_ckpts=3,
         save_best='accuracy/top1',
@@ -16,6 +18,8 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -2,14 +2,18 @@
 """How mmdet runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmdet'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1),
+    checkpoint=dict(type='uniformer_mm.DurableCheckpointHook', interval=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -10,6 +10,10 @@ DIFFERS: while it reads the annotations, the official loader moves the centres o
 training boxes by up to 0.2 box sides, once for the whole training; we use the boxes as annotated.
 """
 
+# mmpose's inferencers and demos read these two names.
+dataset_type = 'CocoDataset'
+data_mode = 'topdown'
+
 data_root = '{{$UNIFORMER_DATA:data}}/coco'
 val_ann_file = 'annotations/person_keypoints_val2017.json'
 
@@ -51,9 +55,9 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset',
+        type=dataset_type,
         data_root=data_root,
-        data_mode='topdown',
+        data_mode=data_mode,
         ann_file='annotations/person_keypoints_train2017.json',
         data_prefix=dict(img='train2017/'),
     ),
@@ -66,9 +70,9 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
-        type='CocoDataset',
+        type=dataset_type,
         data_root=data_root,
-        data_mode='topdown',
+        data_mode=data_mode,
         ann_file=val_ann_file,
         bbox_file=data_root
         + '/person_detection_results/COCO_val2017_detections_AP_H_56_person.json',

@@ -2,14 +2,20 @@
 """How mmpose runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmpose'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=5, save_best='coco/AP', rule='greater'),
+    checkpoint=dict(
+        type='uniformer_mm.DurableCheckpointHook', interval=5, save_best='coco/AP', rule='greater'
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='PoseVisualizationHook', enable=False),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all GPUs
 # evaluate one model.

@@ -2,6 +2,8 @@
 """How mmaction2 runs, logs and saves; nothing here changes a number."""
 
 default_scope = 'mmaction'
+# uniformer:// names of weights, also where a tool reads the weights before it builds the model.
+custom_imports = dict(imports=['uniformer_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),
@@ -9,12 +11,20 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='acc/top1', rule='greater'
+        type='uniformer_mm.DurableCheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        save_best='acc/top1',
+        rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Each GPU keeps its own BatchNorm statistics; they are averaged after each epoch, so that all
     # GPUs evaluate one model.
     sync_buffers=dict(type='SyncBuffersHook'),
+    # For --show-dir and --show; mmaction2's own hook takes clips of one view in another layout.
+    visualization=dict(type='uniformer_mm.ClipVisualizationHook', enable=False),
+    nonfinite=dict(type='uniformer_mm.NonFiniteLossHook'),
+    stop=dict(type='uniformer_mm.StopOnSignalHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

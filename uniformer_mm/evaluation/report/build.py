@@ -6,16 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from mmengine.config import Config
 
+from ...files import prepare, write_text
 from ...labels import CLASS_ORDERS, class_names
-from ...submission.writing import prepare, write_text
 from ...weights.zoo import percent
-from ..analysis import coco_evaluations
 from ..record import Record, read_record
-from ..store import PredictionStore
-from ..words import data_words, fusion_words, protocol_sentence, verdict_words
-from ..worker import CONFIG
+from ..running.analysis import coco_evaluations
+from ..running.store import PredictionStore
+from ..running.worker import CONFIG
+from ..text import data_text, fusion_text, protocol_text, verdict_text
 from . import classify, coco, page, plots, segment
 
 FILE_NAME = 'report.html'
@@ -52,14 +53,12 @@ def render(record: Record, folder: Path) -> str:
         parts = segment.sections(record, stored, config)
     else:
         parts = coco.sections(record, stored, coco_evaluations(folder, record, config))
-    words = protocol_sentence(record)
+    words = protocol_text(record)
     title = f'{record.row}: {words}'
     return page.document(
         title,
-        page.Html(f'<h1>{page.text(record.row)}</h1>'),
-        page.Html(f'<p class="lead">{page.text(words)} — '
-                  f'{page.text(record.config)}</p>'),
-        page.verdict(verdict_words(record), record.agrees),
+        page.heading(record.row, f'{words} — {record.config}'),
+        page.verdict(verdict_text(record), record.agrees),
         page.section('Results', _metrics(record)),
         *parts,
         page.section('Latency', _latency([1000 * sample.seconds for sample in stored])),
@@ -73,7 +72,7 @@ def _fixed_names(config: Config) -> list[str]:
     return list(class_names(order)) if order in CLASS_ORDERS else []
 
 
-def _metrics(record: Record) -> page.Html:
+def _metrics(record: Record) -> Markup:
     headings = ['metric', 'measured']
     headings += ['published', 'difference'] if record.published else []
     headings += ['95 % interval'] if record.intervals else []
@@ -87,13 +86,13 @@ def _metrics(record: Record) -> page.Html:
             cells['95 % interval'] = '{:.2f} to {:.2f}'.format(*interval)
         rows.append([cells.get(heading, '') for heading in headings])
     shown = page.table(headings, rows)
-    notes = [*record.notes, fusion_words(record)]
+    notes = [*record.notes, fusion_text(record)]
     if record.intervals:
         notes.append(f'Intervals: {record.interval_method}.')
-    return shown + page.Html(''.join(page.note(words) for words in notes if words))
+    return shown + Markup('').join(page.note(words) for words in notes if words)
 
 
-def _latency(milliseconds: list[float]) -> page.Html:
+def _latency(milliseconds: list[float]) -> Markup:
     quantiles = np.percentile(milliseconds, [50, 95, 100])
     rows = [(name, f'{value:.1f}') for name, value in
             zip(('median', '95th percentile', 'longest'), quantiles, strict=True)]  # fmt: skip
@@ -106,10 +105,10 @@ def _latency(milliseconds: list[float]) -> page.Html:
     )
 
 
-def _facts(record: Record) -> page.Html:
+def _facts(record: Record) -> Markup:
     versions = ', '.join(f'{name} {version}' for name, version in record.versions.items())
-    return page.facts([
-        ('data', data_words(record)),
+    return page.pairs([
+        ('data', data_text(record)),
         ('data list sha256', record.list_sha256),
         ('weights', record.weights),
         ('weights sha256', record.weights_sha256),

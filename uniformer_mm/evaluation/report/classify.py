@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
-from ..metrics import fuse_views
+from ..metrics.views import fuse_views
 from ..record import Record
-from ..store import Stored
-from . import page, pictures, plots
+from ..running.store import Stored
+from . import images, page, plots
 
 SHOWN_CLASSES = 30
 SHOWN_ROWS = 15
@@ -84,7 +85,7 @@ def class_names(record: Record, guesses: Sequence[Guess], known: Sequence[str]) 
     ]  # fmt: skip
 
 
-def sections(record: Record, stored: Sequence[Stored], known: Sequence[str]) -> list[page.Html]:
+def sections(record: Record, stored: Sequence[Stored], known: Sequence[str]) -> list[Markup]:
     """Confusions, classes, worst and best samples.
 
     Args:
@@ -106,7 +107,7 @@ def sections(record: Record, stored: Sequence[Stored], known: Sequence[str]) -> 
     ]
 
 
-def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
+def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> Markup:
     wrong = confusion_KK.copy()
     np.fill_diagonal(wrong, 0)
     present = np.flatnonzero(confusion_KK.sum(0) + confusion_KK.sum(1))
@@ -127,10 +128,10 @@ def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
     ]
     pairs.sort(key=lambda pair: (-pair[2], pair[0], pair[1]))
     table = page.table(('true', 'predicted', 'times', 'of the class'), pairs[:SHOWN_ROWS])
-    return page.columns(figure, page.Html('<h3>Most frequent mistakes</h3>') + table)
+    return page.columns(figure, Markup('<h3>Most frequent mistakes</h3>') + table)
 
 
-def _classes(confusion_KK: np.ndarray, names: Sequence[str], guesses: Sequence[Guess]) -> page.Html:
+def _classes(confusion_KK: np.ndarray, names: Sequence[str], guesses: Sequence[Guess]) -> Markup:
     top5 = Counter(guess.label for guess in guesses if guess.rank <= 5)
     rows = []
     for index in np.flatnonzero(confusion_KK.sum(1)):
@@ -147,7 +148,7 @@ def _classes(confusion_KK: np.ndarray, names: Sequence[str], guesses: Sequence[G
         return worst
     best = page.table(headings[:4], [row[:4] for row in rows[: -SHOWN_ROWS - 1 : -1]])
     return page.columns(
-        page.Html('<h3>Lowest accuracy</h3>') + worst, page.Html('<h3>Highest accuracy</h3>') + best
+        Markup('<h3>Lowest accuracy</h3>') + worst, Markup('<h3>Highest accuracy</h3>') + best
     )
 
 
@@ -161,17 +162,17 @@ def _best(guesses: Sequence[Guess]) -> list[Guess]:
     return sorted(right, key=lambda guess: -guess.chances.max())[:SHOWN_SAMPLES]
 
 
-def _gallery(chosen: Sequence[Guess], names: Sequence[str], record: Record) -> page.Html:
+def _gallery(chosen: Sequence[Guess], names: Sequence[str], record: Record) -> Markup:
     if not chosen:
         return page.note('There is none.')
     video = record.task == 'video'
     figures = []
     for guess in chosen:
         path = Path(guess.stored.path)
-        picture = pictures.frame_strip(path) if video else pictures.load(path)
+        image = images.frame_strip(path) if video else images.load(path)
         words = f'{names[guess.best]} ({guess.chances.max():.0%})'
         if not guess.right:
             words = f'predicted {words}, true {names[guess.label]} (place {guess.rank})'
         caption = f'{words} — {guess.stored.key}'
-        figures.append(page.image(pictures.jpeg(picture, 720 if video else 360), caption))
+        figures.append(page.image(images.jpeg(image, 720 if video else 360), caption))
     return page.gallery(figures, wide=video)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from ..intervals import ResampledAP
+from ..metrics.intervals import ResampledAP
 from ..record import Record
-from ..store import Stored
-from . import page, pictures, plots
+from ..running.store import Stored
+from . import images, page, plots
 from .classify import SHOWN_ROWS
 
 SHOWN_IMAGES = 6
@@ -26,13 +27,13 @@ _TITLES = {'bbox_mAP': 'Boxes', 'segm_mAP': 'Masks', 'AP': 'Keypoints'}
 
 def sections(
     record: Record, stored: Sequence[Stored], evaluations: Mapping[str, Any]
-) -> list[page.Html]:
+) -> list[Markup]:
     """Precision-recall curves, categories, worst and best images.
 
     Args:
         record: The test's record.
         stored: Its samples.
-        evaluations: See :func:`~uniformer_mm.evaluation.analysis.coco_evaluations`.
+        evaluations: See :func:`~uniformer_mm.evaluation.running.analysis.coco_evaluations`.
     """
     found = [
         page.section(_TITLES[name], _curves(name, evaluation))
@@ -60,7 +61,7 @@ def sections(
     return found
 
 
-def _curves(name: str, evaluation: Any) -> page.Html:
+def _curves(name: str, evaluation: Any) -> Markup:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     precision = evaluation.eval['precision'][:, :, :, 0, -1]
@@ -90,7 +91,7 @@ def _curves(name: str, evaluation: Any) -> page.Html:
     drawn = page.image(figure, f'AP {ap:.1f} %', kind='png')
     if len(tables) == 1:
         return page.columns(drawn, *tables)
-    return page.Html(page.columns(drawn) + page.columns(*tables))
+    return Markup(page.columns(drawn) + page.columns(*tables))
 
 
 def image_scores(evaluation: Any) -> dict[int, float]:
@@ -126,8 +127,8 @@ def _image_paths(stored: Sequence[Stored]) -> dict[int, Path]:
     return paths
 
 
-def _picture(evaluation: Any, image: int, score: float, path: Path) -> page.Html:
-    photo, scale = pictures.shrunk(pictures.load(path), _WIDTH)
+def _picture(evaluation: Any, image: int, score: float, path: Path) -> Markup:
+    photo, scale = images.shrunk(images.load(path), _WIDTH)
     truth_api, guess_api = evaluation.cocoGt, evaluation.cocoDt
     truths = truth_api.loadAnns(truth_api.getAnnIds([image]))
     guesses = [
@@ -138,25 +139,25 @@ def _picture(evaluation: Any, image: int, score: float, path: Path) -> page.Html
     if evaluation.params.iouType == 'keypoints':
         bones = truth_api.loadCats(truth_api.getCatIds())[0].get('skeleton', [])
         drawn = [
-            pictures.draw_joints(
+            images.draw_joints(
                 photo, [scale * _joints(person) for person in people], bones, colour, threshold
             )
             for people, colour, threshold in (
-                (truths, pictures.TRUTH, 0),
-                (guesses, pictures.GUESS, _JOINT_SCORE),
+                (truths, images.TRUTH, 0),
+                (guesses, images.GUESS, _JOINT_SCORE),
             )
         ]
     else:
         names = {c['id']: c['name'] for c in truth_api.loadCats(truth_api.getCatIds())}
         drawn = [
-            pictures.draw_boxes(
+            images.draw_boxes(
                 photo,
                 [(scale[0] * np.array(item['bbox']), _box_words(item, names)) for item in items],
                 colour,
             )
-            for items, colour in ((truths, pictures.TRUTH), (guesses, pictures.GUESS))
+            for items, colour in ((truths, images.TRUTH), (guesses, images.GUESS))
         ]
-    strip = pictures.jpeg(pictures.beside(drawn), 2 * _WIDTH + 10)
+    strip = images.jpeg(images.beside(drawn), 2 * _WIDTH + 10)
     words = f'{path.name}: F1 {score:.2f}, {len(truths)} annotated, {len(guesses)} found'
     return page.image(strip, words)
 

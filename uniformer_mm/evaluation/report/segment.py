@@ -8,18 +8,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from mmengine.config import Config
 
-from ..metrics import image_confusion, image_labels, iou_summary
+from ..metrics.confusion import image_confusion, image_labels, iou_summary
 from ..record import Record
-from ..store import Stored
-from . import page, pictures, plots
+from ..running.store import Stored
+from . import images, page, plots
 from .classify import SHOWN_CLASSES, SHOWN_ROWS
 
 SHOWN_IMAGES = 6
 
 
-def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[page.Html]:
+def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[Markup]:
     """Classes, confusions, worst and best images.
 
     Args:
@@ -52,10 +53,10 @@ def sections(record: Record, stored: Sequence[Stored], config: Config) -> list[p
     ]
 
 
-def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
+def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> Markup:
     summary = iou_summary(confusion_KK)
     shares = 100 * confusion_KK.sum(1) / confusion_KK.sum()
-    colours_BGR = pictures.palette(len(names))
+    colours_BGR = images.palette(len(names))
     rows = [
         (
             page.swatch(*colours_BGR[i][::-1], names[i]),
@@ -71,12 +72,12 @@ def _classes(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
     if len(rows) <= 2 * SHOWN_ROWS:
         return page.table(headings, rows[::-1])
     return page.columns(
-        page.Html('<h3>Highest IoU</h3>') + page.table(headings, rows[: -SHOWN_ROWS - 1 : -1]),
-        page.Html('<h3>Lowest IoU</h3>') + page.table(headings, rows[:SHOWN_ROWS]),
+        Markup('<h3>Highest IoU</h3>') + page.table(headings, rows[: -SHOWN_ROWS - 1 : -1]),
+        Markup('<h3>Lowest IoU</h3>') + page.table(headings, rows[:SHOWN_ROWS]),
     )
 
 
-def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
+def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> Markup:
     pixels = confusion_KK.sum(0) + confusion_KK.sum(1)
     present = np.flatnonzero(pixels)
     words = 'Shares are of all pixels of the true class.'
@@ -96,7 +97,7 @@ def _heatmap(confusion_KK: np.ndarray, names: Sequence[str]) -> page.Html:
     table = page.table(('true', 'predicted', 'pixels', 'of the class'), pairs)
     return page.columns(
         page.image(figure, words, kind='png'),
-        page.Html('<h3>Most frequent mistakes</h3>') + table,
+        Markup('<h3>Most frequent mistakes</h3>') + table,
     )
 
 
@@ -120,20 +121,20 @@ class _TruthMaps:
 
 def _gallery(
     scored: Sequence[tuple[float, Stored]], truth: _TruthMaps, names: Sequence[str]
-) -> page.Html:
+) -> Markup:
     if not scored:
         return page.note('There are no other images.')
     figures = []
     for iou, sample in scored:
         path = Path(sample.path)
-        photo, labels = pictures.load(path), truth.read(path)
+        photo, labels = images.load(path), truth.read(path)
         guess = image_labels(sample.results[0])
         parts = [photo]
         if labels is not None and labels.shape == guess.shape:
-            parts.append(pictures.label_map(photo, labels, len(names)))
+            parts.append(images.label_map(photo, labels, len(names)))
             guess = np.where(labels == 255, 255, guess)
-        parts.append(pictures.label_map(photo, guess, len(names)))
-        strip = pictures.jpeg(pictures.beside(parts), 1080)
+        parts.append(images.label_map(photo, guess, len(names)))
+        strip = images.jpeg(images.beside(parts), 1080)
         figures.append(page.image(strip, f'{sample.key}: mean IoU {iou:.1f} %'))
     return page.note('Photo, truth, prediction; ignored pixels are grey.') + page.gallery(
         figures, wide=True

@@ -97,10 +97,10 @@ def _show_row(args: Namespace) -> int:
 
 
 def _fetch_row(args: Namespace) -> int:
-    from ..lookup import locate
+    from ..resolve import resolve_file
 
-    located = locate(f'{SCHEME}{args.row.removeprefix(SCHEME)}')
-    print_pairs([('file', str(located.path)), *located.digests.items()])
+    resolved = resolve_file(f'{SCHEME}{args.row.removeprefix(SCHEME)}')
+    print_pairs([('file', str(resolved.path)), *resolved.digests.items()])
     return 0
 
 

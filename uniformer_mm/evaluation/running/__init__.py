@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a test runs: its configuration, its process, its loop and what it keeps."""
