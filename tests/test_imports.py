@@ -37,9 +37,9 @@ ORDER = [
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 
-# Who asks the door to the fast forms within the network: blocks, the call of the patch embeddings,
-# and the form that is folded for compilers.
-KNOW_FAST = {'models.blocks', 'models.folded', 'models.uniformer'}
+# Who knows of the fast forms within the network: the blocks, which ask the one door, and the network
+# for inference alone, which is folded by the same function.
+KNOW_FAST = {'models.blocks', 'models.folded'}
 
 
 def module_name(path: Path) -> str:

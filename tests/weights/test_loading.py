@@ -124,15 +124,6 @@ def test_mmengine_training_file(tmp_path):
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
-def test_old_torch_says_how_to_pass_bookkeeping(tmp_path, monkeypatch):
-    from uniformer_mm.weights import files
-
-    path = save(tmp_path / 'w.pth', {'model': classifier_state(), 'args': argparse.Namespace()})
-    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.1.2'))
-    with pytest.raises(CheckpointError, match=r'argparse\.Namespace.*convert w\.pth --to safete'):
-        files.read_checkpoint(path)
-
-
 def test_dense_model_names_what_it_leaves_and_keeps(tmp_path):
     path = save(tmp_path / 'w.pth', {'model': classifier_state()})
     model = UniFormer2d(TINY)
