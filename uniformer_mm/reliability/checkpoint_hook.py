@@ -61,6 +61,7 @@ class DurableCheckpointHook(CheckpointHook):
         self._loaded: dict | None = None
         self._restored_after_validation: dict | None = None
         self._writing_state: dict | None = None
+        self._writing_at: dict[str, int] = {}
         self._done = 0
         # What was saved last, as (epoch, iteration) of the training loop.
         self.saved_at: tuple[int, int] | None = None
@@ -283,6 +284,7 @@ class DurableCheckpointHook(CheckpointHook):
         shorten(runner.message_hub, self.history)
         # The loop counts an iteration or an epoch after these hooks, a validation before.
         at = (meta['epoch'], meta['iter'])
+        self._writing_at = dict(zip(('epoch', 'iter'), at, strict=True))
         self._writing_state = self._state(runner, *at)
         try:
             if not self._write(runner, name, meta, by_epoch=by_epoch, whole=True):
@@ -350,6 +352,8 @@ class DurableCheckpointHook(CheckpointHook):
         """Add what a resumed run needs to go on exactly."""
         if self._writing_state is not None:
             checkpoint[STATE] = self._writing_state
+            # mmengine's FlexibleRunner counts one on after a validation.
+            checkpoint['meta'].update(self._writing_at)
 
     def _write(self, runner: Any, name: str, meta: dict, by_epoch: bool, whole: bool) -> bool:
         """Write one checkpoint; False, and a warning, where it could not or must not be."""
