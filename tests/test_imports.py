@@ -28,9 +28,10 @@ ORDER = [
     ['fast'],
     ['models'],
     ['weights', 'optim', 'flops'],
-    ['create', 'hooks', 'recipes'],
+    ['create', 'recipes'],
     ['evaluation'],
-    ['submission', 'inference', 'env'],
+    ['submission', 'inference'],
+    ['hooks', 'reliability', 'env'],
     ['cli'],
     ['__main__'],
 ]
