@@ -3,8 +3,8 @@
 
 ``make demo TASK=det|seg|pose|video|cls`` runs this after the set-up. It trains the task's
 quickstart config through ``mim train``, tests the checkpoint through ``mim test``, draws
-predictions beside the ground truth and prints what was reached beside chance. It writes only below
-``work_dirs/demo``.
+predictions beside the truth, draws the loss, prints what was reached beside chance and names the
+commands that come next. It writes only below ``work_dirs/demo``.
 """
 
 from __future__ import annotations
@@ -255,23 +255,29 @@ def next_commands(name: str, task: Task, checkpoint: Path) -> list[str]:
     if fp16 and not torch.cuda.is_available():
         # mmengine's fp16 needs a GPU.
         train += ' --cfg-options optim_wrapper.type=OptimWrapper'
-    data, weights = (WORK / 'data').relative_to(ROOT), checkpoint.relative_to(ROOT)
+    # <work>/<task>/<checkpoint>, beside the data.
+    data, weights = shown(checkpoint.parents[1] / 'data'), shown(checkpoint)
     return [
         train,
-        f'.venv/bin/uniformer-mm predict {data / task.samples} --weights {weights}   # or your own',
+        f'.venv/bin/uniformer-mm predict {data}/{task.samples} --weights {weights}   # or your own',
         f'UNIFORMER_DATA={data} .venv/bin/mim test {task.package} '
         f'{task.quickstart} --checkpoint {weights} --gpus 0',
         f'make demo TASK={others[0]}   # or {", ".join(others[1:])}',
     ]
 
 
-def run(name: str, console: Console) -> None:
-    """Make the data, train, test, draw, report."""
+def shown(path: Path) -> Path:
+    """A path as a user would type it in the repository's root."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def run(name: str, root: Path, console: Console) -> None:
+    """Make the data, train, test, draw, report; everything below ``root``."""
     task = TASKS[name]
     started = time.monotonic()
-    work, data_root = WORK / name, WORK / 'data'
+    work, data_root = root / name, root / 'data'
     console.rule(f'{task.title}: train, test, look')
-    say(console, f'[bold]Data:[/bold] uniformer-mm make-data {data_root.relative_to(ROOT)}')
+    say(console, f'[bold]Data:[/bold] uniformer-mm make-data {shown(data_root)}')
     make_data = [str(BIN / 'uniformer-mm'), 'make-data', str(data_root), '--tasks', name]
     if subprocess.run(make_data, check=False).returncode:
         raise DemoError(f'{" ".join(make_data)} failed; see above.')
@@ -282,8 +288,8 @@ def run(name: str, console: Console) -> None:
     files = draw(name, task, work, checkpoint, data_root, console)
     console.print(metric_table(task, metrics, chance_level(name, data_root)))
     for file in files:
-        say(console, f'Look at {file.relative_to(ROOT)}')
-    say(console, f'Logs and checkpoint: {work.relative_to(ROOT)}')
+        say(console, f'Look at {shown(file)}')
+    say(console, f'Logs and checkpoint: {shown(work)}')
     say(console, f'Done in {time.monotonic() - started:.0f} s. Next:')
     for command in next_commands(name, task, checkpoint):
         say(console, f'  {command}')
@@ -293,10 +299,16 @@ def main() -> int:
     """Parse the task and run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--task', choices=TASKS, default='det')
+    parser.add_argument(
+        '--work',
+        type=Path,
+        default=WORK,
+        help='folder that everything goes to (default: %(default)s)',
+    )
     arguments = parser.parse_args()
     console = Console()
     try:
-        run(arguments.task, console)
+        run(arguments.task, arguments.work.absolute(), console)
     except (DemoError, ValueError) as error:
         console.print(f'[red]{escape(str(error))}[/red]', highlight=False)
         return 1

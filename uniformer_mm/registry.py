@@ -49,7 +49,7 @@ _TYPES = {
         'hooks.compile': ['CompileHook'],
         'hooks.ema': ['TrackedEMAHook'],
         'hooks.float32': ['Float32ModulesHook'],
-        'hooks.visualization': ['ClipVisualizationHook'],
+        'inference.hook': ['ClipVisualizationHook'],
         'reliability.checkpoint_hook': ['DurableCheckpointHook'],
         'reliability.nonfinite_hook': ['NonFiniteLossHook'],
         'reliability.stop_hook': ['StopOnSignalHook'],

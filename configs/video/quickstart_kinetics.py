@@ -59,8 +59,8 @@ val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=test_pi
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
-param_scheduler = dict(total=40, warmup=4, cosine_begin=4)
-train_cfg = dict(max_epochs=40)
+param_scheduler = dict(total=24, warmup=3, cosine_begin=3)
+train_cfg = dict(max_epochs=24)
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=2))
 auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uniformer_mm.hooks.ema import ForeachMovingAverage
+from uniformer_mm.hooks.ema import ForeachMovingAverage, TrackedEMAHook
 
 from .helpers import train
 
@@ -143,3 +144,34 @@ def test_training_saves_what_it_saved_with_mmengine_s(tmp_path: Path) -> None:
     assert list(ours) == list(theirs)
     assert ours['steps'] == 4
     torch.testing.assert_close(dict(ours), dict(theirs), rtol=0, atol=0)
+
+
+def begun(hook: TrackedEMAHook, model: nn.Module, resume: bool, checkpoint: dict) -> TrackedEMAHook:
+    """The hook after a checkpoint was loaded first and the run began afterwards."""
+    runner = SimpleNamespace(model=model, _resume=resume)
+    model.load_state_dict(checkpoint['state_dict'])
+    hook.after_load_checkpoint(runner, checkpoint)
+    hook.before_run(runner)
+    return hook
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_checkpoint_loaded_before_the_run_begins(resume: bool) -> None:
+    trained, average = networks(2)
+    checkpoint = {
+        'state_dict': trained.state_dict(),
+        'ema_state_dict': {
+            'steps': torch.tensor(7),
+            **{f'module.{key}': value for key, value in average.state_dict().items()},
+        },
+    }
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        hook = begun(TrackedEMAHook(momentum=MOMENTUM), Net(), resume, checkpoint)
+    found = copied(hook.ema_model)
+    expected = average if resume else trained
+    for key, value in expected.state_dict().items():
+        torch.testing.assert_close(found[f'module.{key}'], value, rtol=0, atol=0)
+    assert int(found['steps']) == (7 if resume else 0)
+    # The model itself keeps what was loaded.
+    for key, value in trained.state_dict().items():
+        torch.testing.assert_close(hook.src_model.state_dict()[key], value, rtol=0, atol=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of the package beside PyTorch's operators for the same results.
+"""Operations of the package beside the PyTorch's operators for the same results.
 
 Shapes as in ``uniformer_mm/ops/rows.py``: ``N`` rows, ``C`` channels, ``H`` hidden units.
 """
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from uniformer_mm.ops import reference, rows
-from uniformer_mm.ops.mlp import implementation
-from uniformer_mm.ops.torch import rows as plain_rows
+from uniformer_mm.ops import mlp, reference, rows
+from uniformer_mm.ops.torch import rows as pytorch_rows
 
 EPS = 1e-5
 MLP_RATIO = 4
@@ -28,7 +27,7 @@ def first_excess(
     theirs: Iterable[Tensor],
     exact: Iterable[Tensor],
 ) -> str | None:
-    """The first result that is off by more than twice PyTorch's error and one rounding.
+    """The first result that is off by more than twice the PyTorch's error and one rounding.
 
     Neither the largest nor the mean square error of two right results keeps a fixed ratio, so it
     is both that must be beyond the bound, or the largest alone beyond twice the bound.
@@ -109,22 +108,22 @@ def mlp_comparison(
         grads = torch.autograd.grad(y, inputs, grad.to(y.dtype)) if train else ()
         return y.detach(), *grads
 
-    def ours() -> tuple[Tensor, ...]:
-        # The gradients as fused blocks ask for them.
-        *inputs, b_O = (leaf.detach() for leaf in leaves)
-        module = implementation(inputs[0], inputs[1], inputs[3], backend)
-        y = module.forward(*inputs, b_O)
-        if not train:
-            return (y,)
-        grads = (g.to(dtype) for g in module.weight_grad(grad, *inputs, True))
-        return y, module.input_grad(grad, *inputs), *grads
-
     def pytorch(x: Tensor, w_HC: Tensor, b_H: Tensor, w_OH: Tensor, b_O: Tensor) -> Tensor:
         return F.linear(F.gelu(F.linear(x, w_HC, b_H)), w_OH, b_O)
 
     def exact() -> tuple[Tensor, ...]:
         doubles = (leaf.detach().double().requires_grad_(train) for leaf in leaves)
         return results(reference.mlp, *doubles)
+
+    @torch.no_grad()
+    def ours() -> tuple[Tensor, ...]:
+        x, w_HC, b_H, w_OH, b_O = (leaf.detach() for leaf in leaves)
+        ops = mlp.implementation(x, w_HC, w_OH, backend)
+        y = ops.forward(x, w_HC, b_H, w_OH, b_O)
+        if not train:
+            return (y,)
+        x_grad = ops.input_grad(grad, x, w_HC, b_H, w_OH)
+        return y, x_grad, *ops.weight_grad(grad, x, w_HC, b_H, w_OH, True)
 
     gradients = ('input gradient', 'w_HC', 'b_H', 'w_OH', 'b_O') if train else ()
     return Comparison(
@@ -152,9 +151,10 @@ def mlp_add_comparison(
         for seed, size in enumerate(sizes, start=1)
     ]
 
-    w_HC, b_H, w_OH, b_O = parameters
+    ops = mlp.implementation(stream, parameters[0], parameters[2], backend)
 
     def pytorch() -> tuple[Tensor]:
+        w_HC, b_H, w_OH, b_O = parameters
         return (stream + F.linear(F.gelu(F.linear(stream.to(dtype), w_HC, b_H)), w_OH, b_O),)
 
     return Comparison(
@@ -162,7 +162,7 @@ def mlp_add_comparison(
         shape,
         dtype,
         ('sum',),
-        lambda: (implementation(stream, w_HC, w_OH, backend).forward(stream, *parameters, stream),),
+        lambda: (ops.forward(stream, *parameters, stream),),
         pytorch,
         lambda: (stream.double() + reference.mlp(stream.to(dtype), *parameters),),
         None,
@@ -170,7 +170,7 @@ def mlp_add_comparison(
 
 
 def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, tuple]:
-    """By operation: its arguments, PyTorch's form, names of results."""
+    """By operation: its arguments, the PyTorch's form, names of results."""
     size = (math.prod(shape[:-1]), shape[-1])
     channels = size[1:]
     stream, branch, grad = (_random(size, device, seed) for seed in range(3))
@@ -183,8 +183,8 @@ def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[
     rstd_C = torch.rsqrt(stream.var(0, correction=0) + EPS)
     rstd_N = torch.rsqrt(stream.var(1, correction=0) + EPS)
     layer_xhat, batch_xhat = (
-        plain_rows.layer_standardise(stream, EPS, dtype)[0],
-        plain_rows.batch_standardise(stream, EPS, dtype, None)[0],
+        pytorch_rows.layer_standardise(stream, EPS, dtype)[0],
+        pytorch_rows.batch_standardise(stream, EPS, dtype, None)[0],
     )
     affine_grad = torch.stack([(grad.float() * batch_xhat).sum(0), grad.float().sum(0)]) / scale
 
@@ -264,10 +264,10 @@ def row_comparisons(
 ) -> Iterable[Comparison]:
     """What stands between the products of a block, all bounded by bytes."""
     for name, (arguments, theirs, results) in _row_calls(shape, dtype, device).items():
-        exact = getattr(plain_rows, name)
+        ops = rows.implementation(arguments[0], backend)
+        function, exact = getattr(ops, name), getattr(pytorch_rows, name)
         # Memory of its own: the operation may use it for its result.
         own = (arguments[0].clone(), *arguments[1:])
-        function = getattr(rows.implementation(own[0], backend), name)
 
         def ours(function=function, own=own) -> tuple[Tensor, ...]:
             return _tensors(function(*own))

@@ -36,7 +36,7 @@ def launches() -> dict[str, Callable[[], object]]:
     constants = Constants(C=64, BLOCK_N=32, BLOCK_C=64, num_warps=4)
     call = (2, 1), (x_NC,) * 5, (64, 1), constants, (False, False)
     return {
-        'launch, looked up': lambda: kernel.launch(0, *call),
+        'launch, remembered': lambda: kernel.launch(0, *call),
         "launch, Triton's lookup": lambda: kernel.look_up(*call),
     }
 
@@ -91,8 +91,7 @@ def as_on_a_gpu() -> Iterator[None]:
     }
     triton.runtime.driver.set_active(NothingDriver(CAPABILITY))
     with ExitStack() as stack:
-        stack.enter_context(patch.object(dispatch, 'why_not_triton', why_not))
-        for module in (door, fast):
+        for module in (dispatch, door, fast):
             stack.enter_context(patch.object(module, 'why_not_triton', why_not))
         stack.enter_context(patch.dict(dispatch.BACKENDS, rows))
         stack.enter_context(patch.object(Kernel, '__call__', start))

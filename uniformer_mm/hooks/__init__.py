@@ -6,10 +6,8 @@ from .compile import CompileHook
 from .ema import TrackedEMAHook
 from .float32 import Float32ModulesHook
 from .schedule import WarmupCosineLR
-from .visualization import ClipVisualizationHook
 
 __all__ = [
-    'ClipVisualizationHook',
     'CompileHook',
     'Float32ModulesHook',
     'InferenceAutocastHook',

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from ..recipes import Recipe, config_path, config_root, find_recipe
 from ..weights import CheckpointError
 from ..weights.files import read_checkpoint
-from ..weights.lookup import locate
+from ..weights.resolve import resolve_file
 from ..weights.zoo import SCHEME
 from .embedded import read_embedded
 
@@ -121,7 +121,7 @@ def _words(model: str | PathLike | Config) -> str:
 
 def _weights_here(weights: str | PathLike) -> Path:
     try:
-        return locate(weights).path
+        return resolve_file(weights).path
     except CheckpointError as error:
         if not str(weights).startswith(SCHEME):
             raise

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import UnreadableError
-from ..submission.writing import replacing
+from ..files import replacing
 
 USUAL_RATE = 25.0
 """Frames per second of a clip that does not say."""
@@ -120,11 +120,15 @@ class ClipWriter:
     ) -> None:
         if self._film is not None:
             self._film.release()
+        empty = None
         if kind is None and self._film is not None:
             with self._unfinished.open('rb') as file:
                 os.fsync(file.fileno())
             os.replace(self._unfinished, self._target)
         elif kind is None:
-            kind, error = ValueError, ValueError(f'{self.path}: no frame was written.')
+            empty = error = ValueError(f'{self.path}: no frame was written.')
+            kind = ValueError
         self._unfinished.unlink(missing_ok=True)
         self._replacing.__exit__(kind, error, trace)
+        if empty is not None:
+            raise empty

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from ..errors import UnreadableError
-from ..evaluation.weights import load_model
+from ..evaluation.running.weights import load_model
 from .choice import Choice, choose
 from .clips import read_frames
 from .engines import ENGINES, PoseEngine, default_device, import_toolbox, quiet

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..submission.writing import replacing
+from ..files import replacing
 from .clips import ClipWriter, frame_rate, read_frames, spread_frames
 from .drawing import (
     Color,

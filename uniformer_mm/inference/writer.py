@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..submission.writing import write_text
+from ..files import write_text
 from .clips import USUAL_RATE, ClipWriter, frame_rate
 from .inputs import Source
 from .predictor import Outcome, Predictor

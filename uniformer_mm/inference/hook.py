@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..registry import HOOKS, register
+from .drawing import draw_bars, side_by_side
 
 _FRAMES = 4
 
@@ -83,8 +84,6 @@ class ClipVisualizationHook(Hook):
     ) -> None:
         if not self.enable:
             return
-        from ..inference.drawing import draw_bars, side_by_side
-
         for place, (clip, sample) in enumerate(zip(data_batch['inputs'], outputs, strict=True)):
             index = (batch_idx * len(outputs) + place) * get_world_size() + get_rank()
             if index % self.interval:
