@@ -157,6 +157,7 @@ HEAVY = ['mmcv', 'mmengine', 'numpy', 'torch', 'triton']
         (['zoo'], 300),
         (['zoo', 'show', 'cls/b'], 300),
         (['config', 'cls/b'], 300),
+        (['results'], 400),
         (['no-such-command'], 100),
     ],
 )

@@ -106,3 +106,12 @@ def test_names_of_entries(name):
     require_plain('UniFormer_B-1.0+')
     with pytest.raises(ValueError, match="name='my_net'"):
         require_plain('my_net', underscore=False)
+
+
+def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda file: (calls.append('sync'), sync(file)))
+    monkeypatch.setattr(os, 'replace', lambda *names: (calls.append('replace'), replace(*names)))
+    write_text(tmp_path / 'a.txt', 'x')
+    assert calls == ['sync', 'replace']

@@ -47,7 +47,9 @@ def prepare(path: Path, *, overwrite: bool) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f'{path}: cannot be written ({error.strerror}).') from error
+        raise ValueError(
+            f'{path}: cannot be written ({error.strerror}); name another place.'
+        ) from error
     return path
 
 
@@ -61,9 +63,14 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        # Else a power cut right after the renaming leaves an empty file under the final name.
+        with temporary.open('rb') as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise ValueError(f'{path}: cannot be written ({error.strerror or error}).') from error
+        raise ValueError(
+            f'{path}: cannot be written ({error.strerror or error}); name another place.'
+        ) from error
     finally:
         # A folder that is none cannot be cleared; the error above says so.
         with suppress(OSError):

@@ -12,7 +12,7 @@ from mmengine import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from uniformer_mm.recipes import Recipe, config_root, leaf_configs, recipes
+from uniformer_mm.recipes import Recipe, config_root, recipes, shipped_configs
 
 SCOPES = {
     'cls': 'mmpretrain',
@@ -21,7 +21,7 @@ SCOPES = {
     'pose': 'mmpose',
     'video': 'mmaction',
 }
-LEAVES = leaf_configs()
+LEAVES = shipped_configs()
 OWNERS: dict[str, Recipe] = {config: recipe for recipe in recipes() for config in recipe.configs}
 OWNED = [leaf for leaf in LEAVES if leaf in OWNERS]
 TRAINED = [leaf for leaf in OWNED if OWNERS[leaf].training == OWNERS[leaf].id]

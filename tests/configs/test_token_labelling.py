@@ -63,7 +63,9 @@ def weights(tmp_path, monkeypatch) -> Path:
 
     def row_of_any_hash(name: str):
         row = find_row(name)
-        return replace(row, hosts=tuple(replace(h, md5='', sha256_prefix='') for h in row.hosts))
+        return replace(
+            row, mirrors=tuple(replace(h, md5='', sha256_prefix='') for h in row.mirrors)
+        )
 
     monkeypatch.setattr(resolve, 'find_row', row_of_any_hash)
     return folder

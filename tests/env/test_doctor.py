@@ -92,9 +92,9 @@ def test_lock_lies_within_the_ranges():
     ],
 )
 def test_version_finding(row, status, words):
-    finding = check_version(row, None)
-    assert (finding.status, words in finding.detail) == (status, True)
-    assert status is Status.OK or f'pip install "{row.name}{row.range}"' in finding.fix
+    result = check_version(row, None)
+    assert (result.status, words in result.detail) == (status, True)
+    assert status is Status.OK or f'pip install "{row.name}{row.range}"' in result.fix
 
 
 def test_failing_probe_is_one_line(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -80,13 +81,30 @@ def test_repair_by_another_version_is_not_repaired_again(released_copy):
     repair = next(repair for repair in REPAIRS if repair.name == 'mmengine-weights-only')
     repair.apply(site)
     file = site / repair.edits[0].path
-    file.write_text(file.read_text().replace('HistoryBuffer, OneCycle', 'OneCycle'))
+    file.write_text(file.read_text().replace('(OneCycleName,', '( OneCycleName,'))
     before = file.read_bytes()
     # The anchor that the repair looks for is still there once.
     assert file.read_text().count(repair.edits[0].changes[0][0]) == 1
     assert repair.state(site) is State.UNKNOWN
     assert not repair.apply(site)
     assert file.read_bytes() == before
+
+
+def test_repair_by_an_earlier_version_is_replaced(tmp_path):
+    """What earlier versions inserted is known by its hash, and counts as the release."""
+    file = tmp_path / 'module.py'
+    inserted = '\n\n# uniformer-mm doctor (begin): once\nold = 1\n# uniformer-mm doctor (end)\n'
+    file.write_text(f'one\n{inserted}two\n')
+    changes = (('one\n', 'one\nthree  # uniformer-mm doctor\n'),)
+    assert Edit('module.py', changes).state(tmp_path) is State.UNKNOWN
+    edit = Edit('module.py', changes, former=(hashlib.sha256(inserted.encode()).hexdigest(),))
+    assert edit.state(tmp_path) is State.RELEASED
+    assert edit.apply(tmp_path)
+    assert file.read_text() == 'one\nthree  # uniformer-mm doctor\ntwo\n'
+    assert edit.revert(tmp_path)
+    file.write_text(f'one\n{inserted}two\n')
+    assert edit.revert(tmp_path)
+    assert file.read_text() == 'one\ntwo\n'
 
 
 def test_revert_restores_windows_line_ends_and_mode(tmp_path):

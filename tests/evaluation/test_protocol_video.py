@@ -251,7 +251,7 @@ def test_views_are_fused_as_the_official_sum_of_logits(clip, tmp_path):
 
 
 def test_one_set_of_videos_under_two_lists(clip, tmp_path, monkeypatch):
-    """The same clips, numbered in either order of classes: equal numbers, permuted logits."""
+    """The same clips, numbered in either class order: equal numbers, permuted logits."""
     torch.manual_seed(0)
     network = UniFormer3dClassifier(TINY, num_classes=400).eval()
     weights = tmp_path / 'uniformer_small_k400_16x4.pth'

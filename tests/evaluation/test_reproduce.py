@@ -306,7 +306,7 @@ def test_the_list_says_how_it_numbers_the_classes(tmp_path):
         list_order(config, 'kinetics400', 'official')
     with pytest.raises(ValueError, match='in neither order of kinetics400'):
         list_order(kinetics_list(tmp_path, 'official', spoil=True), 'kinetics400', None)
-    with pytest.raises(ValueError, match='ssv2 has one order of classes'):
+    with pytest.raises(ValueError, match='ssv2 has one class order'):
         list_order(config, 'ssv2', 'official')
     (tmp_path / 'list.txt').write_text('abc.mp4 3\n')
     assert list_order(config, 'kinetics400', None) == 'kinetics400_alphabetical'

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.official import OfficialUniFormer
+from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import (
     UniFormer2d,
     UniFormer2dClassifier,
@@ -57,6 +58,11 @@ CASES = {
     'clip_divided': Case(3, TINY, {'attention': 'divided'}),
     'clip_hourglass': Case(3, LIGHT),
 }
+# `make test` takes those that hold each kind of block once, `make test-all` takes all.
+FAST = ('image_window', 'image_hourglass', 'clip_divided')
+EVERY = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name) for name in CASES
+]
 SIDES = (48, 64)
 FRAMES = 4
 

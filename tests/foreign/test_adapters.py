@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .networks import (
     CASES,
     CLASSIFIERS,
+    EVERY,
     Case,
     assert_same,
     classifier,
@@ -75,7 +76,7 @@ def adapted(case: Case) -> Iterator[str]:
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_an_adapter_around_every_child(name: str, training: bool) -> None:
     """``forward(self, x)`` and no more; outputs and gradients are the reference's."""
     case = CASES[name]
@@ -95,7 +96,7 @@ def test_an_adapter_around_every_child(name: str, training: bool) -> None:
         assert (got - want).norm() <= 1e-7 * want.norm() + 1e-9
 
 
-@pytest.mark.parametrize('child', ['mlp', 'attn', 'norm2', 'pos_embed', 'drop_path', ''])
+@pytest.mark.parametrize('child', ['mlp', 'attn', 'norm2', ''])
 @pytest.mark.parametrize('name', ['image_window', 'clip_global', 'clip_divided'])
 def test_one_adapter_in_float32_inference(name: str, child: str) -> None:
     """Beside blocks that are as they were."""
@@ -163,7 +164,7 @@ def tie(model: nn.Module) -> None:
     model.blocks1[0].conv2.weight = model.blocks1[0].conv1.weight
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_tied_weights(name: str) -> None:
     case = CASES[name]
     model = dense(case).double().train()
@@ -182,7 +183,7 @@ def test_tied_weights(name: str) -> None:
         assert (ours[key].grad - want.grad).norm() <= 1e-7 * want.grad.norm() + 1e-9, key
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_copies_and_pickles(name: str) -> None:
     """After a pass, training and inference; the copy shares nothing."""
     case = CASES[name]
@@ -206,7 +207,7 @@ def test_copies_and_pickles(name: str) -> None:
             assert_same(other(x), want, 1e-6)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_modules_that_stay_in_float32(name: str) -> None:
     """``float32_modules`` of the bfloat16 wrapper, by name, while the rest is under autocast."""
     from uniformer_mm.optim.bfloat16 import computing_in_float32, find_module

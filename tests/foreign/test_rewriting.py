@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from .networks import CASES, assert_same, classifier, dense, loss_of, reference_of, sample
+from .networks import CASES, EVERY, assert_same, classifier, dense, loss_of, reference_of, sample
 
 
 def fuse_conv_bn_of_mmcv(model: nn.Module) -> nn.Module:
@@ -76,18 +76,23 @@ def averaged(model: nn.Module) -> nn.Module:
 
 REWRITES = [
     fuse_conv_bn_of_mmcv,
-    fuse_conv_bn_of_fx,
     round_trip_of_torch_and_mmengine,
-    round_trip_of_mmengine,
-    channels_last,
-    frozen_norms,
-    parametrised,
-    averaged,
+    *(
+        pytest.param(call, marks=pytest.mark.slow)
+        for call in (
+            fuse_conv_bn_of_fx,
+            round_trip_of_mmengine,
+            channels_last,
+            frozen_norms,
+            parametrised,
+            averaged,
+        )
+    ),
 ]
 
 
 @pytest.mark.parametrize('rewrite', REWRITES, ids=lambda call: call.__name__)
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_rewritten_networks_are_equal(name: str, rewrite: Callable) -> None:
     """Dense networks and classifiers in evaluation; float32 inference, and gradients."""
     case = CASES[name]
@@ -107,7 +112,7 @@ def test_rewritten_networks_are_equal(name: str, rewrite: Callable) -> None:
         assert_same(ours, theirs, 2e-3)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_a_fused_convolution_takes_its_own_norm(name: str) -> None:
     """mmcv goes by the order of children: only convolutional embeddings have such pairs."""
     case = CASES[name]
@@ -124,7 +129,7 @@ def test_a_fused_convolution_takes_its_own_norm(name: str) -> None:
         assert len(norms) - len(left) == pairs
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_statistics_measured_again(name: str) -> None:
     """``update_bn`` of PyTorch, on the classifier and the reference."""
     case = CASES[name]
@@ -138,7 +143,7 @@ def test_statistics_measured_again(name: str) -> None:
         torch.testing.assert_close(ours[key], value, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_layer_depths_of_mmpretrain_follow_the_order_of_the_blocks(name: str) -> None:
     """``get_layer_depth`` of every parameter: it rises as the map passes, block by block."""
     case = CASES[name]

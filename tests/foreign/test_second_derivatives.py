@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
-from .networks import CASES, Case, assert_same, dense, loss_of, reference_of, sample, tensors
+from .networks import CASES, EVERY, Case, assert_same, dense, loss_of, reference_of, sample, tensors
 
 STEP = 1e-5
 
@@ -20,10 +20,11 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def directions(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A random direction for each name, whatever the order of the names."""
     draw = torch.Generator().manual_seed(9)
     return {
-        name: torch.randn(value.shape, generator=draw, dtype=torch.float64).to(value)
-        for name, value in values.items()
+        name: torch.randn(values[name].shape, generator=draw, dtype=torch.float64).to(values[name])
+        for name in sorted(values)
     }
 
 
@@ -63,7 +64,7 @@ def assert_close(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_hessian_vector_products(name: str, training: bool) -> None:
     """Against the reference's second backward pass and against differences of gradients."""
     case = CASES[name]
@@ -74,6 +75,7 @@ def test_hessian_vector_products(name: str, training: bool) -> None:
     assert_close(found, hessian_differences(model, x), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_hessian_vector_products_in_float32(name: str) -> None:
     """As on the devices and dtypes that have fast forms."""
@@ -85,6 +87,7 @@ def test_hessian_vector_products_in_float32(name: str) -> None:
     assert_close({name: value.double() for name, value in found.items()}, want, 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_autograd_functional_hvp_and_vhp(name: str) -> None:
     case = CASES[name]
@@ -117,7 +120,7 @@ def block_input(case: Case, model: nn.Module, place: str) -> tuple[Tensor, ...]:
     return (x,)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_hessian_of_each_kind_of_block(name: str) -> None:
     """The whole matrix in a few entries of the map: symmetric, and that of differences."""
     case = CASES[name]
@@ -146,7 +149,7 @@ def test_hessian_of_each_kind_of_block(name: str) -> None:
         assert_same(torch.func.hessian(loss)(z), found, 1e-8)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_gradients_of_each_sample(name: str) -> None:
     """vmap of grad, against a loop."""
     case = CASES[name]
@@ -167,6 +170,7 @@ def test_gradients_of_each_sample(name: str) -> None:
         assert_close(got, dict(zip(leaves, want, strict=True)), 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_jacobians(name: str) -> None:
     """jacrev of the last map's means in the output norm's bias and in a deep parameter."""
@@ -186,7 +190,7 @@ def test_jacobians(name: str) -> None:
     assert_same(next(iter(found.values())), torch.stack(want), 1e-8)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_forward_mode(name: str) -> None:
     """jvp against a difference of outputs."""
     case = CASES[name]

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from .networks import CASES, Case, assert_same, classifier, dense, loss_of, reference_of, sample
+from .networks import (
+    CASES,
+    EVERY,
+    Case,
+    assert_same,
+    classifier,
+    dense,
+    loss_of,
+    reference_of,
+    sample,
+)
 
 # Odd sizes: none divides by the strides or the windows.
 OTHER_SIZES = ((64, 80), (75, 106), (33, 47))
@@ -31,7 +41,7 @@ def networks(case: Case) -> tuple[nn.Module, nn.Module, Tensor]:
     return model, reference_of(case, model), sample(case)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_jit_trace(name: str) -> None:
     """With gradients on and the check of the recorded graph, which takes a second trace."""
     case = CASES[name]
@@ -53,7 +63,7 @@ def test_jit_trace(name: str) -> None:
     assert_same(ours, theirs, 1e-8)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_a_trace_is_right_at_other_sizes(name: str) -> None:
     """Sizes are recorded as operations on shapes, so one graph serves all of them."""
     case = CASES[name]
@@ -85,7 +95,7 @@ def dynamic_shapes(case: Case) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('strict', [True, False], ids=['strict', 'non-strict'])
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_export(name: str, strict: bool) -> None:
     """One program for every batch and size, without operators of ours."""
     case = CASES[name]
@@ -116,7 +126,7 @@ def test_export_of_a_training_network_moves_its_statistics(name: str) -> None:
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_symbolic_trace(name: str, training: bool) -> None:
     case = CASES[name]
     model = dense(case).double().train(training)
@@ -131,6 +141,7 @@ def test_symbolic_trace(name: str, training: bool) -> None:
         assert_same(ours, theirs, 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_symbolic_trace_of_classifiers(name: str) -> None:
     case = CASES[name]
@@ -139,7 +150,7 @@ def test_symbolic_trace_of_classifiers(name: str) -> None:
     assert_same(fx.symbolic_trace(model)(x), reference_of(case, model)(x), 1e-9)
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', EVERY)
 def test_feature_extractor_of_torchvision(name: str) -> None:
     """Nodes by the names of modules, in both modes, as maps (B, C, *S)."""
     case = CASES[name]

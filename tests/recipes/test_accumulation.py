@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from uniformer_mm.recipes.accumulation import accumulate, write_leaf
+from uniformer_mm.recipes.accumulation import accumulate, write_config
 
 UPDATES = 12
 LR, MOMENTUM, CLIP, DECAY = 0.3, 0.9, 0.7, 0.25
@@ -119,7 +119,7 @@ def run(cfg: Config, folder: Path) -> Recorder:
 def leaf(cfg: Config, folder: Path, times: int = 4) -> Config:
     """The config through the file that the command writes."""
     cfg.dump(folder / 'base.py')
-    write_leaf(folder / 'leaf.py', folder / 'base.py', times=times, title='Four at a time.')
+    write_config(folder / 'leaf.py', folder / 'base.py', times=times, title='Four at a time.')
     return Config.fromfile(folder / 'leaf.py')
 
 
@@ -243,11 +243,11 @@ def test_refusals(tmp_path):
     base = tmp_path / 'base.py'
     base.write_text('a = 1\n')
     with pytest.raises(ValueError, match=r'absent does not exist'):
-        write_leaf(tmp_path / 'absent' / 'x.py', base, title='x')
+        write_config(tmp_path / 'absent' / 'x.py', base, title='x')
     with pytest.raises(ValueError, match=r'a config must end in \.py'):
-        write_leaf(tmp_path / 'x.yaml', base, title='x')
+        write_config(tmp_path / 'x.yaml', base, title='x')
     with pytest.raises(ValueError, match=r'exists; --overwrite replaces it'):
-        write_leaf(base, base, title='x')
+        write_config(base, base, title='x')
     assert base.read_text() == 'a = 1\n'
 
 
@@ -258,7 +258,7 @@ def test_rates_of_a_real_schedule_hold_at_every_update(tmp_path):
     from uniformer_mm.recipes import config_root
 
     base = config_root() / 'seg/upernet_uniformer_s.py'
-    write_leaf(tmp_path / 'leaf.py', base, times=4, title='x')
+    write_config(tmp_path / 'leaf.py', base, times=4, title='x')
     cfg = Config.fromfile(tmp_path / 'leaf.py')
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=6e-5)
     schedulers = [

@@ -30,7 +30,7 @@ def run(capsys):
     [
         ([], lambda r: True),
         (['--task', 'cls'], lambda r: r.id.startswith(('cls', 'om/'))),
-        (['--task', 'video', '--arch', 'base'], lambda r: r.row.rank == 3 and r.arch == 'base'),
+        (['--task', 'video', '--arch', 'base'], lambda r: r.row.ndim == 3 and r.arch == 'base'),
     ],
 )
 def test_list(run, options, expected):

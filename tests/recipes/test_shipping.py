@@ -16,7 +16,7 @@ import make_index
 import pytest
 
 from tests.conftest import ROOT
-from uniformer_mm.recipes import config_root, leaf_configs, recipes
+from uniformer_mm.recipes import config_root, recipes, shipped_configs
 
 PROBE = """
 import json
@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from mmengine import Config
 import uniformer_mm
-from uniformer_mm.recipes import config_path, config_root, find_recipe, leaf_configs, recipes
+from uniformer_mm.recipes import config_path, config_root, find_recipe, shipped_configs, recipes
 download, search = (import_module(f'mim.commands.{name}') for name in ('download', 'search'))
 
 def fake(url, path, **_):
@@ -41,7 +41,7 @@ rows = ('det/cascade_b_h14_3x_ms', 'seg/upernet_s_h32', 'pose/b_448x320', 'vid/s
 print(json.dumps(dict(
     package=uniformer_mm.__file__,
     root=str(config_root()),
-    leaves=leaf_configs(),
+    leaves=shipped_configs(),
     missing=[r.id for r in recipes() if r.config and not config_path(r).is_file()],
     archs=[Config.fromfile(config_path(find_recipe(row))).model.backbone.arch for row in rows],
     models={name: facts.get('row') for name, facts in found.items()},
@@ -99,7 +99,7 @@ def test_the_wheel_holds_every_config_as_a_file(wheel):
 def test_configs_are_found_and_load_without_a_clone(seen):
     assert Path(seen['package']).is_relative_to(seen['site'])
     assert Path(seen['root']) == seen['site'] / 'uniformer_mm/.mim/configs'
-    assert seen['leaves'] == leaf_configs()
+    assert seen['leaves'] == shipped_configs()
     assert seen['missing'] == []
     assert seen['archs'] == ['base', 'small', 'base', 'base', 'large_ls_tl']
 
@@ -134,10 +134,10 @@ def test_mim_download_gets_the_config_and_asks_for_the_weights(seen):
 def test_weights_for_plain_downloads_need_no_conversion():
     """Hosts whose files hold a whole model in its toolbox's keys."""
     for recipe in recipes():
-        direct = [h for h in recipe.row.hosts if make_index._is_direct(recipe, h)]
-        for host in direct:
-            assert 'openmmlab.com' in host.url or recipe.task == 'seg', recipe.id
-            assert 'in1k' not in host.url, 'a classifier is no detector'
+        direct = [h for h in recipe.row.mirrors if make_index._is_direct(recipe, h)]
+        for mirror in direct:
+            assert 'openmmlab.com' in mirror.url or recipe.task == 'seg', recipe.id
+            assert 'in1k' not in mirror.url, 'a classifier is no detector'
 
 
 @pytest.mark.parametrize('name', make_index.made_files())

@@ -21,39 +21,65 @@ from .test_saving import log_of, names
 from .toy import BATCH, ends_alike, make_runner, newest
 
 
-def start(folder: Path, **options) -> subprocess.Popen:
-    """A run in a process group of its own."""
-    command = [sys.executable, '-m', 'tests.reliability.toy', str(folder)]
-    return subprocess.Popen(
-        [*command, *(f'{key}={value!r}' for key, value in options.items())],
-        cwd=ROOT,
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+class Process:
+    """A run in a process group of its own, which prints into a file beside its folder."""
+
+    def __init__(self, folder: Path, **options):
+        self.printed_to = folder.with_suffix('.out')
+        command = [sys.executable, '-m', 'tests.reliability.toy', str(folder)]
+        with open(self.printed_to, 'w') as out:
+            self.process = subprocess.Popen(
+                [*command, *(f'{key}={value!r}' for key, value in options.items())],
+                cwd=ROOT,
+                env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def printed(self) -> str:
+        return self.printed_to.read_text(errors='replace')
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the run has printed a text; the test's time-out ends it."""
+        while text not in self.printed():
+            assert self.process.poll() is None, self.printed()[-3000:]
+            time.sleep(0.05)
+
+    def send(self, number: int, to_all: bool = False) -> None:
+        (os.killpg if to_all else os.kill)(self.process.pid, number)
+
+    def status(self) -> int:
+        return self.process.wait()
 
 
-def wait_for(condition, process, seconds=120):
-    """Wait until something has happened in the run."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0][-3000:]
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(0.02)
+@pytest.fixture
+def start():
+    """Starts runs, and ends those that the test has left."""
+    started = []
+
+    def begin(folder: Path, **options) -> Process:
+        started.append(Process(folder, **options))
+        return started[-1]
+
+    yield begin
+    for run in started:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.wait()
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_all_processes_saves_and_says_resume_me(tmp_path, number):
-    run = {'end': 3, 'workers': 2, 'data': {'pause': 0.05}}
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_signal_to_all_processes_saves_and_says_resume_me(tmp_path, start, number):
+    run = {'end': 3, 'workers': 1, 'data': {'pause': 0.05}}
     process = start(tmp_path / 'run', **run)
-    wait_for(lambda: (tmp_path / 'run/epoch_1.pth').exists(), process)
+    process.wait_for('Epoch(train) [2][1/4]')
     # As Slurm and a terminal send it: to the workers, too.
-    os.killpg(process.pid, number)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == RESUME_ME, printed[-3000:]
-    assert 'Exit status 75: go on with --resume' in printed
+    process.send(number, to_all=True)
+    assert process.status() == RESUME_ME, process.printed()[-3000:]
+    assert 'Exit status 75: go on with --resume' in process.printed()
     make_runner(tmp_path / 'straight', **run).train()
     make_runner(tmp_path / 'run', resume=True, **run).train()
     assert ends_alike(tmp_path / 'straight', tmp_path / 'run') == []
@@ -61,16 +87,18 @@ def test_signal_to_all_processes_saves_and_says_resume_me(tmp_path, number):
     assert not list((tmp_path / 'run').glob('interrupted*'))
 
 
-def test_second_signal_ends_at_once(tmp_path):
-    process = start(tmp_path, end=50, data={'pause': 3.0})
-    wait_for(lambda: list(tmp_path.glob('*/*.log')), process)
-    wait_for(lambda: 'Checkpoints will be saved' in log_of(tmp_path), process)
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGTERM)
-    time.sleep(0.3)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGTERM
+def test_second_signal_ends_at_once(tmp_path, start):
+    # Iterations take a minute, and the first has begun when the hook listens.
+    process = start(tmp_path / 'run', data={'pause': 20.0})
+    process.wait_for('Checkpoints will be saved')
+    while 'once more ends at once' not in process.printed():
+        process.send(signal.SIGTERM)
+        time.sleep(1)
+        if process.process.poll() is not None:
+            break
+    process.send(signal.SIGTERM)
+    assert process.status() == -signal.SIGTERM
+    assert 'once more ends at once' in process.printed()
 
 
 def test_handlers_are_put_back(tmp_path):
@@ -125,22 +153,20 @@ def test_options_of_the_loss_hook(option, message):
         NonFiniteLossHook(**option)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_worker_that_dies_is_named_with_its_sample(tmp_path, workers):
-    process = start(tmp_path, end=3, workers=workers, data={'bad': 5, 'how': 'dies'})
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, printed[-3000:]
-    line = next(line for line in printed.splitlines() if 'killed by signal' in line)
-    assert 'was at sample 5 (photos/5.jpg) of batch' in line
+def test_worker_that_dies_is_named_with_its_sample(tmp_path, start):
+    process = start(tmp_path / 'run', workers=1, data={'bad': 5, 'how': 'dies'})
+    assert process.status() == 1, process.printed()[-3000:]
+    assert 'DataLoader worker' in process.printed()
+    assert 'was at sample 5 (photos/5.jpg) of batch' in process.printed()
 
 
-def test_worker_that_hangs_is_named_with_its_sample(tmp_path):
+@pytest.mark.slow
+def test_worker_that_hangs_is_named_with_its_sample(tmp_path, start):
     data = {'bad': 5, 'how': 'hangs'}
-    process = start(tmp_path, end=3, workers=2, data=data, worker_timeout=3)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, printed[-3000:]
-    line = next(line for line in printed.splitlines() if 'timed out after 3 seconds' in line)
-    assert 'was at sample 5 (photos/5.jpg) of batch' in line
+    process = start(tmp_path / 'run', workers=2, data=data, worker_timeout=10)
+    assert process.status() == 1, process.printed()[-3000:]
+    assert 'timed out after 10 seconds' in process.printed()
+    assert 'was at sample 5 (photos/5.jpg) of batch' in process.printed()
 
 
 def test_advice_on_memory_has_numbers():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that takes a second: random samples from workers, dropout, a schedule, an average.
 
-As a program, it is a run that tests kill: ``python -m tests.reliability.toy FOLDER [OPTION=VALUE]``.
+As a program (``python -m tests.reliability.toy FOLDER [OPTION=VALUE]``), it is a run to be killed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,10 +32,10 @@ BATCH = 3
 class Noisy(Dataset):
     """Samples that every kind of generator augments; ``bad`` ones go wrong as told."""
 
-    metainfo: dict = {}
+    metainfo: ClassVar = {}
 
-    def __init__(self, bad=None, how=None, pause=0.0, once=None):
-        self.bad, self.how, self.pause, self.once = bad, how, pause, once
+    def __init__(self, bad=None, how=None, pause=0.0):
+        self.bad, self.how, self.pause = bad, how, pause
 
     def __len__(self):
         return SAMPLES
@@ -163,6 +164,7 @@ def make_runner(
         experiment_name=f'{work_dir}-{resume}-{time.time_ns()}',
         log_level='INFO',
         **validation,
+        visualizer={'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}]},
         launcher=launcher,
         env_cfg={'dist_cfg': {'backend': 'gloo'}},
         resume=resume,
@@ -199,6 +201,8 @@ def differences(one, two, path='') -> list[str]:
     if hasattr(one, '_log_history'):
         same = np.array_equal(one.data[0], two.data[0])
         return [] if same else [f'{path}: {one.data[0]} {two.data[0]}']
+    if isinstance(one, np.ndarray):
+        return [] if np.array_equal(one, two) else [path]
     return [] if one == two else [f'{path}: {one} {two}']
 
 
@@ -214,4 +218,6 @@ def ends_alike(one: Path, two: Path) -> list[str]:
 if __name__ == '__main__':
     options = dict(argument.split('=', 1) for argument in sys.argv[2:])
     options = {key: ast.literal_eval(value) for key, value in options.items()}
+    folder = Path(sys.argv[1])
+    (folder.parent / f'{folder.name}.rank{os.environ.get("RANK", 0)}').write_text(str(os.getpid()))
     make_runner(sys.argv[1], **options).train()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.ops.conftest import HAS_TRITON
-from uniformer_mm.ops.mlp_tiles import mlp_tile
+from uniformer_mm.ops.triton.mlp_tiles import mlp_tile
 
 MLP = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 

@@ -12,20 +12,25 @@ import pytest
 
 from tools.benchmark import gpu, rows
 from tools.benchmark.timing import Roofline
+from uniformer_mm.models import ARCHS
+from uniformer_mm.models.arch import Arch
 
 ARGUMENTS = ['--device', 'cpu', '--tiny', '--repeats', '1']
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that compiles for minutes, and no large copies."""
+    """A small network, nothing that compiles for minutes, and no large copies."""
+    narrow = Arch(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), head_dim=8)
+    monkeypatch.setitem(ARCHS, 'narrow', narrow)
+    monkeypatch.setattr(gpu, 'TINY_ARCH', 'narrow')
     monkeypatch.setattr(gpu, 'GROUPS', (('official', 'eager', 'fast'), ('graphs',)))
     monkeypatch.setattr(gpu, 'measure_roofline', lambda *_: Roofline(flops=1e9, bytes=1e9))
 
 
 def verifies(monkeypatch: pytest.MonkeyPatch, **row: object) -> None:
     """Let the verification of blocks find one row."""
-    module = ModuleType('uniformer_mm.fast.verify')
+    module = ModuleType('uniformer_mm.env.gpu')
     module.verify_all = lambda device: [{'block': 'local', 'device': device, **row}]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -41,9 +46,10 @@ def gpu_tests(tmp_path: Path) -> Path:
 
 
 def test_the_whole_run(tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verifies(monkeypatch, ok=True)
+    verifies(monkeypatch, verdict=None)
     out = tmp_path / 'new' / 'out'
-    assert gpu.main([*ARGUMENTS, '--out', str(out), '--tests', str(gpu_tests)]) == 0
+    arguments = ['--minutes', '60', '--out', str(out), '--tests', str(gpu_tests)]
+    assert gpu.main([*ARGUMENTS, *arguments]) == 0
     report = json.loads((out / 'gpu.json').read_text())
     assert report['tests']['state'].startswith('1 passed, 1 deselected')
     assert report['verification']['state'].startswith('1 blocks, 0 wrong')
@@ -56,8 +62,8 @@ def test_the_whole_run(tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.Monk
     assert report['left_out'] == [] and report['failures'] == {}
     page = (out / 'gpu.md').read_text()
     for text in (
-        '| local | cpu | True |',
-        'video tiny global 1x4x64x64 float32 training',
+        '| local | cpu | None |',
+        'video narrow global 1x4x64x64 float32 training',
         '1 passed',
     ):
         assert text in page
@@ -67,7 +73,7 @@ def test_what_is_wrong_is_told_and_the_rest_is_measured(
     tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong block, a failing test, and a cell that raises in the middle."""
-    verifies(monkeypatch, ok=False)
+    verifies(monkeypatch, verdict='off by 3')
     gpu_tests.write_text(gpu_tests.read_text().replace('pass', 'assert False'))
     seen = []
 
@@ -91,7 +97,7 @@ def test_what_is_wrong_is_told_and_the_rest_is_measured(
 def test_what_would_begin_too_late_is_listed(
     tmp_path: Path, gpu_tests: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verifies(monkeypatch, ok=True)
+    verifies(monkeypatch, verdict=None)
     now = [0.0]
 
     def slow(work: object, variants: list[str], *rest: object) -> list:

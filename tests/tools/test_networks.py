@@ -404,7 +404,7 @@ def test_bytes_of_operators_and_kernels() -> None:
 
 def test_a_launch_counts_its_tensors_once() -> None:
     pytest.importorskip('triton', reason='the package triton is not installed')
-    from uniformer_mm.ops.launch import Constants, Kernel
+    from uniformer_mm.ops.triton.launch import Constants, Kernel
 
     class Function:
         """Stands for a Triton kernel that computes nothing."""

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tools.benchmark import comparisons, operators
-from uniformer_mm.ops import depthwise_conv, tuning
-from uniformer_mm.ops.tiles import Tile
+from uniformer_mm.ops import depthwise_conv
+from uniformer_mm.ops.triton import tuning
+from uniformer_mm.ops.triton.tiles import Tile
 
 QUICK = ['--device', 'cpu', '--tiny', '--threads', '1', '--repeats', '2', '--seconds', '0.0001']
 

@@ -20,7 +20,7 @@ from tools.benchmark.variants import build, random_state
 from tools.benchmark.workloads import Workload
 from tools.reference.uniformer import OfficialUniFormer
 from uniformer_mm.models import ARCHS
-from uniformer_mm.ops.launch import Kernel
+from uniformer_mm.ops.triton.launch import Kernel
 
 IMAGE = Workload('tiny', 'image', 'global', (5, 64, 64), 'bfloat16', 'inference')
 # A map of 5 x 4 tokens in stage 3 does not fill its window.

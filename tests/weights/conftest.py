@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What downloads are tested with: a web server on this machine, a cache, a row with its hosts."""
+"""What downloads are tested with: a web server on this machine, a cache, a row with its mirrors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from uniformer_mm.weights import download, resolve, zoo
-from uniformer_mm.weights.zoo import Host
+from uniformer_mm.weights.zoo import Mirror
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -105,12 +105,12 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def hosts(monkeypatch):
-    """Give the row of small_in1k other hosts."""
+def mirrors(monkeypatch):
+    """Give the row of small_in1k other mirrors."""
     row = zoo.find_row('small_in1k')
 
-    def set_hosts(*given: Host) -> None:
-        changed = replace(row, hosts=given)
+    def set_hosts(*given: Mirror) -> None:
+        changed = replace(row, mirrors=given)
         monkeypatch.setattr(resolve, 'find_row', lambda name: changed)
 
     return set_hosts

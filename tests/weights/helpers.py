@@ -38,10 +38,10 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def classifier_state(
-    arch: str | dict = TINY, *, rank: int = 2, classes: int = 10, **options
+    arch: str | dict = TINY, *, ndim: int = 2, classes: int = 10, **options
 ) -> dict[str, Tensor]:
     """A filled state dict of a classifier, by official keys."""
-    return filled(shapes_of(meta_model(CLASSIFIERS[rank], arch, num_classes=classes, **options)))
+    return filled(shapes_of(meta_model(CLASSIFIERS[ndim], arch, num_classes=classes, **options)))
 
 
 def save(path: Path, content: object) -> Path:
@@ -79,10 +79,10 @@ def _as_it_is(tensor: Tensor, *_: object, **__: object) -> Tensor:
 
 
 def cheap_file(
-    path: Path, arch: str | dict, *, rank: int = 2, classes: int = 1000, **options
+    path: Path, arch: str | dict, *, ndim: int = 2, classes: int = 1000, **options
 ) -> Path:
     """A file of an arch's classifier in official layout, a few kilobytes large."""
-    model = meta_model(CLASSIFIERS[rank], arch, num_classes=classes, **options)
+    model = meta_model(CLASSIFIERS[ndim], arch, num_classes=classes, **options)
     shapes = {key: torch.zeros((), dtype=value.dtype).expand(value.shape)
               for key, value in model.state_dict().items()}  # fmt: skip
     return save(path, {'model': shapes})

@@ -14,7 +14,6 @@ from mmengine.logging import HistoryBuffer
 
 from uniformer_mm import UniFormer2d
 from uniformer_mm.weights import CheckpointError, load_weights
-from uniformer_mm.weights.files import _bookkeeping_types
 
 from .helpers import TINY, classifier_state, equal, save
 
@@ -107,18 +106,7 @@ def test_code_is_refused_and_not_run(tmp_path, zipped):
         assert touched.exists()
 
 
-@pytest.fixture(params=['as installed', 'bare'])
-def allow_list(request):
-    """The process's list of safe types: a repaired mmengine has named some, a bare one none."""
-    before = torch.serialization.get_safe_globals()
-    if request.param == 'bare':
-        torch.serialization.clear_safe_globals()
-    yield
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(before)
-
-
-def test_methods_of_allowed_types_cannot_be_called(tmp_path, allow_list):
+def test_methods_of_allowed_types_cannot_be_called(tmp_path):
     """getattr is let through for log buffers alone."""
     touched = tmp_path / 'touched'
 
@@ -131,20 +119,11 @@ def test_methods_of_allowed_types_cannot_be_called(tmp_path, allow_list):
     assert not touched.exists()
 
 
-def test_log_buffers_pass(tmp_path, allow_list):
+def test_log_buffers_pass(tmp_path):
     buffer = HistoryBuffer()
     buffer.update(0.5)
     content = {'state_dict': classifier_state(), 'message_hub': {'loss': buffer}}
     load_weights(UniFormer2d(TINY), save(tmp_path / 'w.pth', content))
-
-
-def test_what_others_named_safe_stays_so(tmp_path, allow_list):
-    """torch's context takes back what it was given, also what had been there before."""
-    path = save(tmp_path / 'w.pth', {'model': classifier_state()})
-    torch.serialization.add_safe_globals(_bookkeeping_types()[:3])
-    before = set(torch.serialization.get_safe_globals())
-    load_weights(UniFormer2d(TINY), path)
-    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_missing(tmp_path):

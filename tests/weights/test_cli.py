@@ -40,7 +40,7 @@ def test_list(run):
     [
         (['--task', 'det'], lambda r: r.id.startswith('det/')),
         (['--task', 'cls'], lambda r: r.id.startswith(('cls', 'om/'))),
-        (['--task', 'video', '--arch', 'base'], lambda r: r.rank == 3 and r.arch == 'base'),
+        (['--task', 'video', '--arch', 'base'], lambda r: r.ndim == 3 and r.arch == 'base'),
         (['--not-released'], lambda r: not r.released),
         (['--dataset', 'kinetics600', '--released'], lambda r: r.dataset == 'kinetics600'),
     ],
@@ -99,7 +99,7 @@ def test_inspect_a_file_from_elsewhere(run, tmp_path):
 def test_inspect_known_files(tmp_path, monkeypatch):
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(tmp_path))
     content = torch.load(
-        cheap_file(tmp_path / 'x.pth', 'small', rank=3, classes=400), weights_only=True
+        cheap_file(tmp_path / 'x.pth', 'small', ndim=3, classes=400), weights_only=True
     )
     save(
         tmp_path / 'uniformer_small_k400_16x4.pth', {'model_state': content['model'], 'epoch': 110}
@@ -113,14 +113,14 @@ def test_inspect_known_files(tmp_path, monkeypatch):
 
 
 def test_inspect_unknown_order_and_token_labels(tmp_path):
-    facts = dict(inspect_file(cheap_file(tmp_path / 'k.pth', 'small', rank=3, classes=400)))
+    facts = dict(inspect_file(cheap_file(tmp_path / 'k.pth', 'small', ndim=3, classes=400)))
     assert facts['class order'].startswith('not known: rows of a linear layer carry no names')
     facts = dict(inspect_file(cheap_file(tmp_path / 't.pth', 'small_tl')))
     assert facts['head_dim'].startswith('32 or 64 (aux_head keys: token labelling, small_tl')
 
 
 def test_convert_there_and_back(run, tmp_path):
-    state = classifier_state(rank=3, classes=400)
+    state = classifier_state(ndim=3, classes=400)
     path = save(tmp_path / 'w.pth', {'model_state': state})
     order = ('--class-order', 'kinetics400_official', '--permute', 'kinetics400_alphabetical')
     status, text = run('convert', path, '--to', 'mmaction2', *order, '--output', tmp_path / 'm.pth')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion is the identity on every tensor and back, and says the order of classes."""
+"""Conversion is the identity on every tensor and back, and says the class order."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ OPENMIXUP_KEYS = {
 @pytest.mark.parametrize('arch', available_archs())
 def test_every_arch_there_and_back(arch, to):
     """Keys on shapes alone: the very tensor objects come back under their own names."""
-    rank = 3 if to == 'mmaction2' else 2
-    state = dict(meta_model(CLASSIFIERS[rank], arch, num_classes=1000).state_dict())
+    ndim = 3 if to == 'mmaction2' else 2
+    state = dict(meta_model(CLASSIFIERS[ndim], arch, num_classes=1000).state_dict())
     there = write_scheme(state, detect_scheme(state), to)
     back = detect_scheme(there)
     assert back.layout == (to if to != 'mmpose' else 'official')
@@ -63,7 +63,7 @@ def test_every_arch_there_and_back(arch, to):
     ('case', 'to'), [('cls_xxs', 'openmixup'), ('video_xxs_ls_4f', 'mmaction2')]
 )
 def test_hourglass_archs_there_and_back(case, to):
-    """The keys of the released light networks, one with residual scales."""
+    """The keys of the released lightweight models, one with residual scales."""
     text = shared_dir('golden', 'cases', f'{case}.json').read_text()
     state = {
         key: torch.empty(shape, device='meta') for key, shape in json.loads(text)['keys'].items()
@@ -147,7 +147,7 @@ def test_what_a_scheme_cannot_hold(tmp_path):
         CheckpointError, match='mmaction2 has a 3-D UniFormer only; this one is 2-D'
     ):
         convert_file(flat, to='mmaction2')
-    clips = save(tmp_path / 'b.pth', {'model_state': classifier_state(rank=3)})
+    clips = save(tmp_path / 'b.pth', {'model_state': classifier_state(ndim=3)})
     with pytest.raises(CheckpointError, match='openmixup has a 2-D UniFormer only'):
         convert_file(clips, to='openmixup')
     with pytest.raises(ValueError, match=r"to='onnx' is not known"):
@@ -181,7 +181,7 @@ def test_stated_arch_must_fit(tmp_path):
         convert_file(path, to='timm', arch='small')
 
 
-# Orders of classes.
+# Class orders.
 
 
 @pytest.mark.parametrize('classes', [400, 600])
@@ -214,7 +214,7 @@ def test_permutation_by_hand():
 @pytest.mark.parametrize('classes', [400, 600])
 def test_heads_are_permuted_there_and_back(tmp_path, classes):
     official, alphabetical = (f'kinetics{classes}_{o}' for o in ('official', 'alphabetical'))
-    state = classifier_state(rank=3, classes=classes)
+    state = classifier_state(ndim=3, classes=classes)
     path = save(tmp_path / 'w.pth', {'model_state': state})
     there, record = convert_file(path, to='mmaction2', class_order=official, permute=alphabetical)
     assert record['class_order'] == alphabetical
@@ -233,7 +233,7 @@ def test_heads_are_permuted_there_and_back(tmp_path, classes):
 
 def test_known_orders_follow_the_target(tmp_path):
     """mmaction2 scores against alphabetical labels, so a known official head is permuted."""
-    state = classifier_state(rank=3, classes=400)
+    state = classifier_state(ndim=3, classes=400)
     path = save(tmp_path / 'w.pth', {'model_state': state})
     known, _ = convert_file(path, to='official', class_order='kinetics400_official')
     assert equal(torch.load(known, weights_only=True)['model_state'], state)
@@ -246,7 +246,7 @@ def test_known_orders_follow_the_target(tmp_path):
 
 
 def test_orders_are_checked_at_load(tmp_path):
-    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(rank=3, classes=400)})
+    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(ndim=3, classes=400)})
     known, _ = convert_file(path, to='official', class_order='kinetics400_official')
     model = UniFormer3dClassifier(TINY, num_classes=400)
     report = load_weights(model, known, class_order='kinetics400_official')
@@ -255,7 +255,7 @@ def test_orders_are_checked_at_load(tmp_path):
     message = r'in the order kinetics400_official \(recorded in the file\).*alphabetical.*is wanted'
     with pytest.raises(CheckpointError, match=message):
         load_weights(model, known, class_order='kinetics400_alphabetical')
-    with pytest.raises(CheckpointError, match='does not say the order of its classes'):
+    with pytest.raises(CheckpointError, match='does not say the class order'):
         load_weights(model, path, class_order='kinetics400_official')
     assert equal(model.state_dict(), before)
     # A backbone takes no rows of the head, so their order does not matter.
@@ -268,7 +268,7 @@ def test_order_of_zoo_rows(tmp_path, monkeypatch):
     save(
         tmp_path / 'uniformer_small_k400_16x4.pth',
         {'model_state': torch.load(
-            cheap_file(tmp_path / 'x.pth', 'small', rank=3, classes=400), weights_only=True
+            cheap_file(tmp_path / 'x.pth', 'small', ndim=3, classes=400), weights_only=True
         )['model']},
     )  # fmt: skip
     with pytest.raises(CheckpointError, match=r'kinetics400_official \(zoo row vid/k400_s_16x4\)'):
@@ -280,7 +280,7 @@ def test_order_of_zoo_rows(tmp_path, monkeypatch):
 
 
 def test_stated_orders_must_agree(tmp_path):
-    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(rank=3, classes=400)})
+    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(ndim=3, classes=400)})
     known, _ = convert_file(path, to='official', class_order='kinetics400_official')
     with pytest.raises(CheckpointError, match='contradicts the file, whose rows are in the order'):
         convert_file(known, to='timm', class_order='kinetics400_alphabetical')

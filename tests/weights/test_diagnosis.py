@@ -48,7 +48,7 @@ def test_light_checkpoints(tmp_path):
 
 
 def test_clips_into_images(tmp_path):
-    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(rank=3)})
+    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(ndim=3)})
     with pytest.raises(CheckpointError, match=r'3-D weights into a 2-D model.*use UniFormer3d'):
         load_weights(UniFormer2d(TINY), path)
 
@@ -64,10 +64,10 @@ def test_dense_file_into_a_classifier(tmp_path):
 
 
 def test_divided_and_wider_time_kernels(tmp_path):
-    divided = {'model_state': classifier_state(rank=3, attention='divided')}
+    divided = {'model_state': classifier_state(ndim=3, attention='divided')}
     with pytest.raises(CheckpointError, match=r"t_attn keys.*attention='divided'"):
         load_weights(UniFormer3d(TINY), save(tmp_path / 'd.pth', divided))
-    wide = {'model_state': classifier_state(rank=3, patch_kernel_t=3)}
+    wide = {'model_state': classifier_state(ndim=3, patch_kernel_t=3)}
     with pytest.raises(CheckpointError, match=r'time kernel of 3.*patch_kernel_t=3'):
         load_weights(UniFormer3d(TINY), save(tmp_path / 'w.pth', wide))
 
@@ -93,7 +93,7 @@ def test_token_labels_need_their_classifier(tmp_path):
 
 
 def test_missing_classifier(tmp_path):
-    state = {k: v for k, v in classifier_state(rank=3).items() if not k.startswith('head')}
+    state = {k: v for k, v in classifier_state(ndim=3).items() if not k.startswith('head')}
     path = save(tmp_path / 'w.pth', {'model_state': state})
     with pytest.raises(CheckpointError, match=r'head\.weight \(not in the file\)'):
         load_weights(UniFormer3dClassifier(TINY, num_classes=10), path)

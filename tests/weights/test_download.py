@@ -15,7 +15,7 @@ import pytest
 
 from uniformer_mm.weights import CheckpointError, download, resolve
 from uniformer_mm.weights.resolve import resolve_file
-from uniformer_mm.weights.zoo import Host
+from uniformer_mm.weights.zoo import Mirror
 
 from .helpers import FILE, names
 
@@ -28,9 +28,9 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def test_download_records_and_is_used_again(cache, web, body, hosts):
+def test_download_records_and_is_used_again(cache, web, body, mirrors):
     web.files[FILE] = body
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     resolved = resolve_file('uniformer://small_in1k')
     assert resolved.path == cache / FILE
     assert resolved.path.read_bytes() == body
@@ -42,11 +42,11 @@ def test_download_records_and_is_used_again(cache, web, body, hosts):
     assert len(web.requests) == 1
 
 
-def test_first_use_shows_the_hash(cache, web, body, hosts, capfd, monkeypatch):
+def test_first_use_shows_the_hash(cache, web, body, mirrors, capfd, monkeypatch):
     said = []
     monkeypatch.setattr(resolve, 'print_log', lambda text, **_: said.append(text))
     web.files[FILE] = body
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     resolve_file('uniformer://small_in1k')
     assert len(said) == 1
     assert f'first use, sha256 {hashlib.sha256(body).hexdigest()} recorded' in said[0]
@@ -54,10 +54,10 @@ def test_first_use_shows_the_hash(cache, web, body, hosts, capfd, monkeypatch):
     assert len(said) == 1
 
 
-def test_interrupted_download_is_resumed(cache, web, body, hosts):
+def test_interrupted_download_is_resumed(cache, web, body, mirrors):
     web.files[FILE] = body
     web.break_after[FILE] = 1_500_000
-    hosts(Host('url', web.root + FILE, md5=md5(body)))
+    mirrors(Mirror('url', web.root + FILE, md5=md5(body)))
     with pytest.raises(CheckpointError, match='was not downloaded'):
         resolve_file('uniformer://small_in1k')
     assert not (cache / FILE).exists()
@@ -70,16 +70,16 @@ def test_interrupted_download_is_resumed(cache, web, body, hosts):
     assert names(cache) == [FILE, FILE + '.json']
 
 
-def test_retries_resume_by_themselves(cache, web, body, hosts, monkeypatch):
+def test_retries_resume_by_themselves(cache, web, body, mirrors, monkeypatch):
     monkeypatch.setattr(download, 'RETRIES', 2)
     web.files[FILE] = body
     web.break_after[FILE] = 1_500_000
-    hosts(Host('url', web.root + FILE, md5=md5(body)))
+    mirrors(Mirror('url', web.root + FILE, md5=md5(body)))
     assert resolve_file('uniformer://small_in1k').path.read_bytes() == body
     assert re.fullmatch(r'bytes=1\d{6}-', web.requests[-1][1])
 
 
-def test_google_drive(cache, web, body, hosts, monkeypatch):
+def test_google_drive(cache, web, body, mirrors, monkeypatch):
     """gdown itself runs; only the address behind the id is ours."""
     real = gdown.download
     asked = []
@@ -90,46 +90,46 @@ def test_google_drive(cache, web, body, hosts, monkeypatch):
 
     monkeypatch.setattr(gdown, 'download', redirected)
     web.files['DRIVE-ID'] = body
-    hosts(Host('drive', 'DRIVE-ID', md5=md5(body)))
+    mirrors(Mirror('drive', 'DRIVE-ID', md5=md5(body)))
     resolved = resolve_file('uniformer://small_in1k')
     assert asked == ['DRIVE-ID']
     assert resolved.path == cache / FILE
     assert resolved.path.read_bytes() == body
 
 
-def test_drive_quota_page_and_the_next_host(cache, web, body, hosts):
+def test_drive_quota_page_and_the_next_host(cache, web, body, mirrors):
     web.files['page/' + FILE] = PAGE
     web.files['good/' + FILE] = body
-    hosts(Host('url', web.root + 'page/' + FILE), Host('url', web.root + 'good/' + FILE))
+    mirrors(Mirror('url', web.root + 'page/' + FILE), Mirror('url', web.root + 'good/' + FILE))
     resolved = resolve_file('uniformer://small_in1k')
-    assert resolved.host.url == web.root + 'good/' + FILE
+    assert resolved.mirror.url == web.root + 'good/' + FILE
     assert resolved.path.read_bytes() == body
     assert names(cache) == [FILE, FILE + '.json']
 
 
-def test_page_from_every_host(cache, web, hosts):
+def test_page_from_every_host(cache, web, mirrors):
     web.files[FILE] = PAGE
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     with pytest.raises(CheckpointError, match=r'sent an HTML page \(Google Drive sends one'):
         resolve_file('uniformer://small_in1k')
     assert names(cache) == []
 
 
 @pytest.mark.parametrize('known', [{'md5': '0' * 32}, {'sha256_prefix': '0badc0de'}])
-def test_wrong_hash_is_kept_aside(cache, web, body, hosts, known):
+def test_wrong_hash_is_kept_aside(cache, web, body, mirrors, known):
     web.files[FILE] = body
-    hosts(Host('url', web.root + FILE, **known))
+    mirrors(Mirror('url', web.root + FILE, **known))
     with pytest.raises(CheckpointError, match=r'wrong hash \(expected .*kept aside as'):
         resolve_file('uniformer://small_in1k')
     assert names(cache) == [FILE + '.rejected']
     assert (cache / (FILE + '.rejected')).read_bytes() == body
 
 
-def test_disk_full(cache, web, body, hosts):
+def test_disk_full(cache, web, body, mirrors):
     """/dev/full refuses every byte, as a full disk does."""
     address = web.root + FILE
     web.files[FILE] = body
-    hosts(Host('url', address), Host('url', web.root + 'other/' + FILE))
+    mirrors(Mirror('url', address), Mirror('url', web.root + 'other/' + FILE))
     cache.mkdir()
     piece = cache / f'{FILE}.{zlib.crc32(address.encode()):08x}abcdefgh.part'
     piece.symlink_to('/dev/full')
@@ -140,9 +140,9 @@ def test_disk_full(cache, web, body, hosts):
     assert resolve_file('uniformer://small_in1k').path.read_bytes() == body
 
 
-def test_folder_without_permission(nobody, web, body, hosts, monkeypatch):
+def test_folder_without_permission(nobody, web, body, mirrors, monkeypatch):
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(nobody / 'cache'))
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     web.files[FILE] = body
     for mode in (0o555, 0o000):
         nobody.chmod(mode)
@@ -155,7 +155,7 @@ def test_folder_without_permission(nobody, web, body, hosts, monkeypatch):
 
 def _fetch_in_another_process(url: str, target: str, start, results) -> None:
     start.wait()
-    results.put(download.fetch(Host('url', url), Path(target))['sha256'])
+    results.put(download.fetch(Mirror('url', url), Path(target))['sha256'])
 
 
 def test_two_processes_at_once(cache, web, body):
@@ -176,12 +176,12 @@ def test_two_processes_at_once(cache, web, body):
     assert names(cache) == [FILE, FILE + '.json']
 
 
-def test_without_gdown(cache, hosts, monkeypatch):
+def test_without_gdown(cache, mirrors, monkeypatch):
     find = download.importlib.util.find_spec
     monkeypatch.setattr(
         download.importlib.util, 'find_spec', lambda name: None if name == 'gdown' else find(name)
     )
-    hosts(Host('url', 'http://127.0.0.1:9/' + FILE))
+    mirrors(Mirror('url', 'http://127.0.0.1:9/' + FILE))
     with pytest.raises(CheckpointError, match=re.escape('pip install gdown')):
         resolve_file('uniformer://small_in1k')
 

@@ -30,7 +30,7 @@ def published(monkeypatch):
 
         md5 = file_digests(path)['md5']
         row = next(row for row in zoo.rows() if row.id == row_id)
-        drive = next(host for host in row.hosts if host.kind == 'drive')
+        drive = next(mirror for mirror in row.mirrors if mirror.kind == 'drive')
         monkeypatch.setitem(drive.__dict__, 'md5', md5)
 
     return publish
@@ -166,7 +166,7 @@ def test_our_own_record_tells(tmp_path):
 
 def test_video_training_configuration_tells(tmp_path):
     content = {
-        'model_state': classifier_state(rank=3),
+        'model_state': classifier_state(ndim=3),
         'cfg': 'UNIFORMER:\n  HEAD_DIM: 64\nMODEL:\n  NUM_CLASSES: 400\n',
     }
     with pytest.raises(CheckpointError, match=r'with 64 \(its training configuration\)'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the light networks: every tensor accounted for, images into clips, and errors."""
+"""Checkpoints of the lightweight models: all tensors accounted for, images into clips, errors."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def test_images_into_clips(tmp_path, layer_scale):
 
 def test_clips_without_scales_into_a_network_with_them(tmp_path):
     """Trained without: there the scales would silence its blocks."""
-    path = cheap_file(tmp_path / 'w.pth', 'xxs', rank=3, classes=400)
+    path = cheap_file(tmp_path / 'w.pth', 'xxs', ndim=3, classes=400)
     scaled = meta_model(UniFormer3dClassifier, 'xxs', num_classes=400, layer_scale=0.1)
     with pytest.raises(CheckpointError, match=r'scales its residuals and this checkpoint'):
         load_weights(scaled, path)
-    path = cheap_file(tmp_path / 's.pth', 'xxs', rank=3, classes=400, layer_scale=0.1)
+    path = cheap_file(tmp_path / 's.pth', 'xxs', ndim=3, classes=400, layer_scale=0.1)
     with pytest.raises(
         CheckpointError, match=r'this is xxs with residual scales; .*layer_scale=0\.1'
     ):
@@ -101,7 +101,11 @@ def test_clips_without_scales_into_a_network_with_them(tmp_path):
     [
         ('xs', 'xxs', r"this checkpoint is xs.*build the model with arch='xs'"),
         ('xxs', 'small_plus', r'light \(hourglass\) checkpoint \(xxs\); the model is small_plus'),
-        ('small', 'xs', r'the model is light \(xs\); this checkpoint \(small\) has no class token'),
+        (
+            'small',
+            'xs',
+            r'the model is lightweight \(xs\); this checkpoint \(small\) has no class token',
+        ),
     ],
 )
 def test_other_archs(tmp_path, held, built, message):
@@ -120,7 +124,7 @@ def test_torn_files(tmp_path):
 
 
 def test_images_never_take_clips(tmp_path):
-    path = save(tmp_path / 'w.pth', {'model': cheap(classifier_state(LIGHT, rank=3))})
+    path = save(tmp_path / 'w.pth', {'model': cheap(classifier_state(LIGHT, ndim=3))})
     with pytest.raises(CheckpointError, match='3-D weights into a 2-D model'):
         load_weights(UniFormer2d(LIGHT), path)
     load_weights(UniFormer3d(LIGHT), path)

@@ -139,7 +139,7 @@ def test_mean_inflated_still_clip_differs_at_the_ends_of_time(tmp_path):
 @pytest.mark.parametrize('inflation', ['mean', 'centre'])
 def test_patch_kernels_grow_from_video_weights(tmp_path, inflation):
     """K400 weights with kernel 1 into patch_kernel_t=3; the official loader cannot do this."""
-    state = classifier_state(rank=3)
+    state = classifier_state(ndim=3)
     model = UniFormer3dClassifier(TINY, num_classes=10, patch_kernel_t=3)
     report = load_weights(
         model, save(tmp_path / 'w.pth', {'model_state': state}), inflation=inflation
@@ -157,7 +157,7 @@ def test_patch_kernels_grow_from_video_weights(tmp_path, inflation):
 
 
 def test_clips_never_lose_their_time_axis(tmp_path):
-    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(rank=3)})
+    path = save(tmp_path / 'w.pth', {'model_state': classifier_state(ndim=3)})
     with pytest.raises(CheckpointError, match='3-D weights into a 2-D model'):
         load_weights(UniFormer2d(TINY), path)
 

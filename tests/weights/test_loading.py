@@ -91,7 +91,7 @@ def test_official_training_file_with_optimizer_and_arguments(tmp_path):
 
 def test_slowfast_file(tmp_path):
     """The video fork saves model_state, and its configuration as text."""
-    state = classifier_state(rank=3)
+    state = classifier_state(ndim=3)
     content = {
         'epoch': 109,
         'model_state': state,
@@ -122,15 +122,6 @@ def test_mmengine_training_file(tmp_path):
     model = UniFormer2d(TINY, out_indices=(3,), out_norm='bn')
     load_weights(model, save(tmp_path / 'epoch_1.pth', content))
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-
-
-def test_old_torch_says_how_to_pass_bookkeeping(tmp_path, monkeypatch):
-    from uniformer_mm.weights import files
-
-    path = save(tmp_path / 'w.pth', {'model': classifier_state(), 'args': argparse.Namespace()})
-    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.1.2'))
-    with pytest.raises(CheckpointError, match=r'argparse\.Namespace.*convert w\.pth --to safete'):
-        files.read_checkpoint(path)
 
 
 def test_dense_model_names_what_it_leaves_and_keeps(tmp_path):

@@ -63,7 +63,7 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def test_logits_of_their_own_class(registry, tmp_path, record_property):
-    state = classifier_state(rank=3, classes=400)
+    state = classifier_state(ndim=3, classes=400)
     official = save(tmp_path / 'w.pth', {'model_state': state})
     converted, _ = convert_file(
         official, to='mmaction2', class_order='kinetics400_official',

@@ -15,7 +15,7 @@ import torch
 from uniformer_mm import UniFormer2d, create_model
 from uniformer_mm.weights import CheckpointError, load_weights, zoo
 from uniformer_mm.weights.resolve import resolve_file, weight_folders
-from uniformer_mm.weights.zoo import Host
+from uniformer_mm.weights.zoo import Mirror
 
 from .helpers import FILE, classifier_state, meta_model
 
@@ -30,9 +30,9 @@ def test_default_cache(monkeypatch, tmp_path):
     assert weight_folders() == [Path.home() / '.cache' / 'uniformer_mm' / 'weights']
 
 
-def test_order_of_folders(cache, tmp_path, monkeypatch, body, hosts):
+def test_order_of_folders(cache, tmp_path, monkeypatch, body, mirrors):
     """The cache, then the other folders of the variable, then those of the call."""
-    hosts(Host('url', 'http://127.0.0.1:9/' + FILE))
+    mirrors(Mirror('url', 'http://127.0.0.1:9/' + FILE))
     second, third = tmp_path / 'second', tmp_path / 'third'
     monkeypatch.setenv('UNIFORMER_WEIGHTS', f'{cache}:{second}')
     for folder in (third, second, cache):
@@ -41,27 +41,27 @@ def test_order_of_folders(cache, tmp_path, monkeypatch, body, hosts):
         assert resolve_file('uniformer://small_in1k', folders=[third]).path == folder / FILE
 
 
-def test_changed_file_is_refused(cache, web, body, hosts):
+def test_changed_file_is_refused(cache, web, body, mirrors):
     web.files[FILE] = body
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     path = resolve_file('uniformer://small_in1k').path
     path.write_bytes(body + b'x')
     with pytest.raises(CheckpointError, match='has changed since its first use'):
         resolve_file('uniformer://small_in1k')
 
 
-def test_found_file_with_wrong_hash(cache, body, hosts):
+def test_found_file_with_wrong_hash(cache, body, mirrors):
     cache.mkdir()
     (cache / FILE).write_bytes(body)
-    hosts(Host('drive', 'ID', md5='0' * 32))
+    mirrors(Mirror('drive', 'ID', md5='0' * 32))
     with pytest.raises(CheckpointError, match=rf'wrong hash for cls/s \(expected md5 {"0" * 32}'):
         resolve_file('uniformer://small_in1k')
     assert (cache / FILE).read_bytes() == body
 
 
-def test_file_without_permission(nobody, body, hosts, monkeypatch):
+def test_file_without_permission(nobody, body, mirrors, monkeypatch):
     monkeypatch.setenv('UNIFORMER_WEIGHTS', str(nobody))
-    hosts(Host('url', 'http://127.0.0.1:9/' + FILE))
+    mirrors(Mirror('url', 'http://127.0.0.1:9/' + FILE))
     (nobody / FILE).write_bytes(body)
     (nobody / FILE).chmod(0)
     if os.geteuid() == 0:
@@ -70,21 +70,21 @@ def test_file_without_permission(nobody, body, hosts, monkeypatch):
         resolve_file('uniformer://small_in1k')
 
 
-def test_offline_says_what_to_put_where(cache, hosts):
+def test_offline_says_what_to_put_where(cache, mirrors):
     row = zoo.find_row('small_in1k')
     given = [
-        replace(host, kind='url', address=f'http://127.0.0.1:9/{i}/{FILE}')
-        for i, host in enumerate(row.hosts)
+        replace(mirror, kind='url', address=f'http://127.0.0.1:9/{i}/{FILE}')
+        for i, mirror in enumerate(row.mirrors)
     ]
-    hosts(*given)
+    mirrors(*given)
     with pytest.raises(CheckpointError) as caught:
         resolve_file('uniformer://small_in1k')
     message = str(caught.value)
     assert f'put {FILE} into {cache}' in message
     assert 'md5 f122ab0dde94b1d73ac00d2c5359a610' in message
     assert 'sha256 fe0a7ae0...' in message
-    for host in given:
-        assert host.url in message
+    for mirror in given:
+        assert mirror.url in message
     assert '\n' not in message
 
 
@@ -119,7 +119,7 @@ def test_addresses_work_too(cache, web, body):
         resolve_file(f'{web.root}w-00000000_20230724.pth')
 
 
-def test_names_work_where_paths_do(cache, web, hosts):
+def test_names_work_where_paths_do(cache, web, mirrors):
     file = io.BytesIO()
     state = classifier_state('tiny', classes=1000)
     torch.save({'model': state}, file)
@@ -128,6 +128,6 @@ def test_names_work_where_paths_do(cache, web, hosts):
     assert torch.equal(model.head.weight, state['head.weight'])
     # The row of small_in1k now serves another arch: refused with the name in front.
     web.files[FILE] = file.getvalue()
-    hosts(Host('url', web.root + FILE))
+    mirrors(Mirror('url', web.root + FILE))
     with pytest.raises(CheckpointError, match=r'^uniformer://small_in1k: this checkpoint is tiny'):
         load_weights(meta_model(UniFormer2d, 'small'), 'uniformer://small_in1k')

@@ -43,7 +43,7 @@ def test_drive_ids_logs_files_and_hashes(facts):
         if row.id.startswith('om/'):
             continue
         drive, file, log, folder = (cell.strip('`') for cell in facts['weights'][row.id])
-        known = [host.address for host in row.hosts if host.kind == 'drive']
+        known = [mirror.address for mirror in row.mirrors if mirror.kind == 'drive']
         assert known == ([] if drive == '-' else [drive]), row.id
         assert row.released == ('not released' not in file)
         assert row.log == log.removeprefix('-')
@@ -54,7 +54,7 @@ def test_drive_ids_logs_files_and_hashes(facts):
         elif row.released:
             assert row.file_source == 'unknown'
         md5 = re.search(r'md5 (\w{32})', file)
-        assert [h.md5 for h in row.hosts if h.md5] == ([md5[1]] if md5 else []), row.id
+        assert [h.md5 for h in row.mirrors if h.md5] == ([md5[1]] if md5 else []), row.id
         source = {'[3P]': 'third party', '[INF]': 'inferred', 'name used': 'official code'}
         for mark, words in source.items():
             if mark in file:
@@ -107,33 +107,36 @@ def test_archs_and_head_dims(facts):
         plain = 32 if thirty_two else 64
         assert row.head_dim == (light or plain), row_id
     assert all(row.arch in ARCHS for row in rows())
-    assert find_row('cls_tl/l_ls_224').scale_words == '1e-06 in all blocks'
-    assert find_row('cls/b_ls').scale_words == '1e-06 in stages 3 and 4'
-    assert find_row('vid/k400_xxs_4x128').scale_words == '0.1 in all blocks'
+    assert find_row('cls_tl/l_ls_224').scale_text == '1e-06 in all blocks'
+    assert find_row('cls/b_ls').scale_text == '1e-06 in stages 3 and 4'
+    assert find_row('vid/k400_xxs_4x128').scale_text == '0.1 in all blocks'
 
 
 def test_mirrors_are_those_of_the_fact_sheet(facts):
     text = facts['hosts']['text'][0]
     for row in rows():
-        for host in row.hosts:
-            if host.kind == 'drive':
+        for mirror in row.mirrors:
+            if mirror.kind == 'drive':
                 continue
-            file = host.address.rpartition('/')[2].rpartition(':')[2]
-            inferred = 'inferred' in host.note
-            assert inferred or file in text or file.removesuffix('.pth') in text, host
-            assert host.sha256_prefix in file
-    assert len({host.address for row in rows() for host in row.hosts if host.kind == 'url'}) == 14
+            file = mirror.address.rpartition('/')[2].rpartition(':')[2]
+            inferred = 'inferred' in mirror.note
+            assert inferred or file in text or file.removesuffix('.pth') in text, mirror
+            assert mirror.sha256_prefix in file
+    assert (
+        len({mirror.address for row in rows() for mirror in row.mirrors if mirror.kind == 'url'})
+        == 14
+    )
 
 
 def test_preference_of_hosts():
-    kinds = [host.kind for host in find_row('small_in1k').hosts]
+    kinds = [mirror.kind for mirror in find_row('small_in1k').mirrors]
     assert kinds == ['hf', 'drive', 'url', 'url']
-    assert [h.kind for h in find_row('seg/upernet_s_g').hosts] == ['drive', 'mirror', 'mirror']
+    assert [h.kind for h in find_row('seg/upernet_s_g').mirrors] == ['drive', 'mirror', 'mirror']
 
 
 def test_rows_of_one_checkpoint_share_file_and_hosts():
     one, two, three = (find_row(f'seg/upernet_s_{x}') for x in ('g', 'h32', 'w32'))
-    assert one.file == two.file == three.file and one.hosts == two.hosts == three.hosts
+    assert one.file == two.file == three.file and one.mirrors == two.mirrors == three.mirrors
     assert find_row('upernet_global_small') is one
 
 
@@ -156,20 +159,20 @@ def test_not_released():
 
 def test_facts_for_users():
     row = find_row('small_k400_16x4')
-    assert (row.classes, row.class_order, row.rank) == (400, 'kinetics400_official', 3)
+    assert (row.classes, row.class_order, row.ndim) == (400, 'kinetics400_official', 3)
     assert row.family.normalisation == '0.45 0.45 0.45 / 0.225 0.225 0.225'
     assert find_row('small_tl_224').family.normalisation.startswith('not settled')
-    theirs = next(host for host in row.hosts if 'mmaction' in host.address)
+    theirs = next(mirror for mirror in row.mirrors if 'mmaction' in mirror.address)
     assert theirs.class_order == 'kinetics400_alphabetical'
     assert all('Apache-2.0' in row.family.licence for row in rows())
 
 
 def test_digests():
     md5 = 'f122ab0dde94b1d73ac00d2c5359a610'
-    row, host = find_by_digest({'md5': md5, 'sha256': '0' * 64})
-    assert (row.id, host.kind) == ('cls/s', 'drive')
-    row, host = find_by_digest({'md5': '0' * 32, 'sha256': 'fe0a7ae0' + '0' * 56})
-    assert (row.id, 'mmaction' in host.address) == ('cls/s', True)
+    row, mirror = find_by_digest({'md5': md5, 'sha256': '0' * 64})
+    assert (row.id, mirror.kind) == ('cls/s', 'drive')
+    row, mirror = find_by_digest({'md5': '0' * 32, 'sha256': 'fe0a7ae0' + '0' * 56})
+    assert (row.id, 'mmaction' in mirror.address) == ('cls/s', True)
     assert find_by_digest({'md5': '0' * 32, 'sha256': '0' * 64}) is None
 
 

@@ -14,7 +14,7 @@ Command        | what it measures
 ``roofline``   | bytes and operations on a GPU that need not be there
 ``assembly``   | registers, spills, instructions for a GPU that need not be there
 
-Shared: ``workloads`` (what is measured), ``variants`` and ``graphs`` (by which networks), ``parity``
-(refused if wrong), ``measure``, ``rows``, ``timing``, ``traffic`` (bytes), ``plots``,
+Shared: ``workloads`` (what is measured), ``variants`` and ``graphs`` (by which networks),
+``parity`` (refused if wrong), ``measure``, ``rows``, ``timing``, ``traffic`` (bytes), ``plots``,
 ``comparisons`` (operations), ``overhead`` and ``drivers`` (without a GPU), ``running`` (recipes).
 """

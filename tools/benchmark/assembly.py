@@ -44,16 +44,12 @@ CASES = (
 OPERATIONS = ('forward', 'weight_grad')
 MLP_OPERATIONS = ('mlp_forward', 'mlp_add', 'mlp_input_grad', 'mlp_weight_grad')
 ROW_OPERATIONS = (
-    'layer_norm',
-    'layer_norm_grad',
     'layer_standardise',
     'layer_standardise_grad',
     'batch_standardise',
     'batch_standardise_grad',
     'fold',
     'fold_grad',
-    'fold_all',
-    'transpose_all',
     'column_sum',
     'gelu_grad',
     'add_branch',
@@ -88,18 +84,18 @@ def compiled_kernels(capability: int, call: Callable[[], object]) -> dict:
 
 def depthwise_call(operation: str, kernel, channels: int, dtype, tile) -> Callable[[], object]:
     """A depthwise convolution or its weight gradient."""
-    from uniformer_mm.ops import triton_depthwise
+    from uniformer_mm.ops.triton import depthwise
 
     x_BSC = torch.zeros((1, *(8,) * len(kernel), channels), dtype=dtype)
     weight, bias = torch.zeros(channels, 1, *kernel), torch.zeros(channels)
     if operation == 'forward':
-        return lambda: triton_depthwise.forward(x_BSC, weight, bias, True, tile)
-    return lambda: triton_depthwise.weight_grad(x_BSC, x_BSC, kernel, tile)
+        return lambda: depthwise.forward(x_BSC, weight, bias, True, tile)
+    return lambda: depthwise.weight_grad(x_BSC, x_BSC, kernel, tile)
 
 
 def mlp_calls(channels: int, hidden: int, dtype) -> dict[str, Callable[[], object]]:
     """The MLP and its gradients."""
-    from uniformer_mm.ops import triton_mlp
+    from uniformer_mm.ops.triton import mlp
 
     stream_NC = torch.zeros(ROWS, channels)
     x_NC = stream_NC.to(dtype)
@@ -108,27 +104,25 @@ def mlp_calls(channels: int, hidden: int, dtype) -> dict[str, Callable[[], objec
         for size in ((hidden, channels), hidden, (channels, hidden), channels)
     )
     return {
-        'mlp_forward': lambda: triton_mlp.forward(x_NC, w_HC, b_H, w_OH, b_O),
-        'mlp_add': lambda: triton_mlp.forward(stream_NC, w_HC, b_H, w_OH, b_O, stream_NC),
-        'mlp_input_grad': lambda: triton_mlp.input_grad(x_NC, x_NC, w_HC, b_H, w_OH),
-        'mlp_weight_grad': lambda: triton_mlp.weight_grad(x_NC, x_NC, w_HC, b_H, w_OH, True),
+        'mlp_forward': lambda: mlp.forward(x_NC, w_HC, b_H, w_OH, b_O),
+        'mlp_add': lambda: mlp.forward(stream_NC, w_HC, b_H, w_OH, b_O, stream_NC),
+        'mlp_input_grad': lambda: mlp.input_grad(x_NC, x_NC, w_HC, b_H, w_OH),
+        'mlp_weight_grad': lambda: mlp.weight_grad(x_NC, x_NC, w_HC, b_H, w_OH, True),
     }
 
 
 def row_calls(channels: int, dtype) -> dict[str, Callable[[], object]]:
     """What stands between the products, on a float32 residual stream."""
-    from uniformer_mm.ops import triton_rows
-    from uniformer_mm.ops.rows import Product, Running
+    from uniformer_mm.ops.rows import Running
+    from uniformer_mm.ops.triton import rows as ops
 
     stream_NC = torch.zeros(ROWS, channels)
     xhat_NC = stream_NC.to(dtype)
     rstd_N, rstd_C, affine_grad = torch.zeros(ROWS), torch.zeros(channels), torch.zeros(2, channels)
     weight, bias = torch.zeros(4 * channels, channels), torch.zeros(4 * channels)
     running = Running(rstd_C, rstd_C.clone(), torch.tensor(0), 0.1)
-    ops, eps = triton_rows, 1e-5
+    eps = 1e-5
     return {
-        'layer_norm': lambda: ops.layer_norm(stream_NC, rstd_C, rstd_C, eps, dtype),
-        'layer_norm_grad': lambda: ops.layer_norm_grad(xhat_NC, stream_NC, rstd_N, rstd_N, rstd_C),
         'layer_standardise': lambda: ops.layer_standardise(stream_NC, eps, dtype),
         'layer_standardise_grad': lambda: ops.layer_standardise_grad(
             xhat_NC, xhat_NC, rstd_N, stream_NC, torch.float32
@@ -139,8 +133,6 @@ def row_calls(channels: int, dtype) -> dict[str, Callable[[], object]]:
         ),
         'fold': lambda: ops.fold(weight, bias, rstd_C, rstd_C, dtype),
         'fold_grad': lambda: ops.fold_grad(weight, bias, weight, rstd_C, rstd_C),
-        'fold_all': lambda: ops.fold_all([Product(weight, bias, rstd_C, rstd_C)], dtype),
-        'transpose_all': lambda: ops.transpose_all([weight]),
         'column_sum': lambda: ops.column_sum(xhat_NC),
         'gelu_grad': lambda: ops.gelu_grad(xhat_NC, xhat_NC),
         'add_branch': lambda: ops.add_branch(stream_NC, xhat_NC),
@@ -204,7 +196,7 @@ def multiply_adds_of_a_tile(operation: str, kernel: tuple[int, ...], tile) -> in
 
 def depthwise_rows(args: argparse.Namespace, operation: str) -> list[dict]:
     """One row for each case of a convolution."""
-    from uniformer_mm.ops.tiles import Tile, default_tile
+    from uniformer_mm.ops.triton.tiles import Tile, default_tile
 
     dtype = getattr(torch, args.dtype)
     rows = []

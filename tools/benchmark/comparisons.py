@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from uniformer_mm.ops import framework_rows, mlp, mlp_add, reference, rows
+from uniformer_mm.ops import mlp, reference, rows
+from uniformer_mm.ops.torch import rows as pytorch_rows
 
 EPS = 1e-5
 MLP_RATIO = 4
@@ -114,13 +115,23 @@ def mlp_comparison(
         doubles = (leaf.detach().double().requires_grad_(train) for leaf in leaves)
         return results(reference.mlp, *doubles)
 
+    @torch.no_grad()
+    def ours() -> tuple[Tensor, ...]:
+        x, w_HC, b_H, w_OH, b_O = (leaf.detach() for leaf in leaves)
+        ops = mlp.implementation(x, w_HC, w_OH, backend)
+        y = ops.forward(x, w_HC, b_H, w_OH, b_O)
+        if not train:
+            return (y,)
+        x_grad = ops.input_grad(grad, x, w_HC, b_H, w_OH)
+        return y, x_grad, *ops.weight_grad(grad, x, w_HC, b_H, w_OH, True)
+
     gradients = ('input gradient', 'w_HC', 'b_H', 'w_OH', 'b_O') if train else ()
     return Comparison(
         'mlp',
         shape,
         dtype,
         ('output', *gradients),
-        lambda: results(lambda *inputs: mlp(*inputs, backend=backend), *leaves),
+        ours,
         lambda: results(pytorch, *leaves),
         exact,
         None,
@@ -140,6 +151,8 @@ def mlp_add_comparison(
         for seed, size in enumerate(sizes, start=1)
     ]
 
+    ops = mlp.implementation(stream, parameters[0], parameters[2], backend)
+
     def pytorch() -> tuple[Tensor]:
         w_HC, b_H, w_OH, b_O = parameters
         return (stream + F.linear(F.gelu(F.linear(stream.to(dtype), w_HC, b_H)), w_OH, b_O),)
@@ -149,7 +162,7 @@ def mlp_add_comparison(
         shape,
         dtype,
         ('sum',),
-        lambda: (mlp_add(stream, *parameters, stream, backend=backend),),
+        lambda: (ops.forward(stream, *parameters, stream),),
         pytorch,
         lambda: (stream.double() + reference.mlp(stream.to(dtype), *parameters),),
         None,
@@ -170,8 +183,8 @@ def _row_calls(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[
     rstd_C = torch.rsqrt(stream.var(0, correction=0) + EPS)
     rstd_N = torch.rsqrt(stream.var(1, correction=0) + EPS)
     layer_xhat, batch_xhat = (
-        framework_rows.layer_standardise(stream, EPS, dtype)[0],
-        framework_rows.batch_standardise(stream, EPS, dtype, None)[0],
+        pytorch_rows.layer_standardise(stream, EPS, dtype)[0],
+        pytorch_rows.batch_standardise(stream, EPS, dtype, None)[0],
     )
     affine_grad = torch.stack([(grad.float() * batch_xhat).sum(0), grad.float().sum(0)]) / scale
 
@@ -251,12 +264,13 @@ def row_comparisons(
 ) -> Iterable[Comparison]:
     """What stands between the products of a block, all bounded by bytes."""
     for name, (arguments, theirs, results) in _row_calls(shape, dtype, device).items():
-        function, exact = getattr(rows, name), getattr(framework_rows, name)
+        ops = rows.implementation(arguments[0], backend)
+        function, exact = getattr(ops, name), getattr(pytorch_rows, name)
         # Memory of its own: the operation may use it for its result.
         own = (arguments[0].clone(), *arguments[1:])
 
         def ours(function=function, own=own) -> tuple[Tensor, ...]:
-            return _tensors(function(*own, backend=backend))
+            return _tensors(function(*own))
 
         read = sum(tensor.nbytes for tensor in arguments if isinstance(tensor, Tensor))
         yield Comparison(

@@ -38,7 +38,7 @@ from tools.benchmark.variants import VARIANTS, is_emulated
 from tools.benchmark.workloads import ATTENTIONS, DTYPES, MODES, TASKS, Workload, usual_attention
 from uniformer_mm.files import prepare, write_text
 from uniformer_mm.models import ARCHS
-from uniformer_mm.models.uniformer import MIN_SIDE
+from uniformer_mm.models.inputs import MIN_SIDE
 
 SCALES = {
     'resolution': (224, 320, 448, 640, 896, 1280, 1536),

@@ -245,7 +245,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
 
 def tune(args: argparse.Namespace) -> list[dict]:
     """Tunes every problem's forward and weight gradient; keeps the fastest tiles."""
-    from uniformer_mm.ops.tuning import tune as tune_tiles
+    from uniformer_mm.ops.triton.tuning import tune as tune_tiles
 
     rows = []
     for problem, operation in itertools.product(problems(args), ('forward', 'weight_grad')):

@@ -28,17 +28,16 @@ def launches() -> dict[str, Callable[[], object]]:
     """One launch of a kernel with many arguments: looked up by this package, and by Triton."""
     import triton
 
-    from uniformer_mm.ops import triton_row_kernels
-    from uniformer_mm.ops.launch import Constants
+    from uniformer_mm.ops.triton.launch import Constants
+    from uniformer_mm.ops.triton.rows import add_branch_kernel as kernel
 
     triton.runtime.driver.set_active(NothingDriver(CAPABILITY))
-    kernel = triton_row_kernels.add_branch
     x_NC = torch.zeros(64, 64)
     constants = Constants(C=64, BLOCK_N=32, BLOCK_C=64, num_warps=4)
     call = (2, 1), (x_NC,) * 5, (64, 1), constants, (False, False)
     return {
-        'launch, looked up': lambda: kernel._start(0, *call),
-        "launch, Triton's lookup": lambda: kernel._run(*call),
+        'launch, remembered': lambda: kernel.launch(0, *call),
+        "launch, Triton's lookup": lambda: kernel.look_up(*call),
     }
 
 
@@ -69,18 +68,19 @@ def passes() -> dict[str, Callable[[], object]]:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """The formulas of GPUs on tensors of the CPU, with kernels that do nothing."""
+    """The fused blocks of GPUs on tensors of the CPU, with kernels that do nothing."""
     import triton
 
+    from uniformer_mm import fast
     from uniformer_mm.fast import door
     from uniformer_mm.ops import dispatch
-    from uniformer_mm.ops.launch import Kernel
+    from uniformer_mm.ops.triton.launch import Kernel
 
     def why_not(*_: object) -> None:
         """Always possible."""
 
     def start(kernel: Kernel, grid, tensors, numbers, constants, flags=()) -> None:
-        kernel._start(0, grid, tensors, numbers, constants, flags)
+        kernel.launch(0, grid, tensors, numbers, constants, flags)
 
     rows = {
         operation: tuple(
@@ -91,8 +91,8 @@ def as_on_a_gpu() -> Iterator[None]:
     }
     triton.runtime.driver.set_active(NothingDriver(CAPABILITY))
     with ExitStack() as stack:
-        stack.enter_context(patch.object(dispatch, 'why_not_triton', why_not))
-        stack.enter_context(patch.object(door, 'why_not_triton', why_not))
+        for module in (dispatch, door, fast):
+            stack.enter_context(patch.object(module, 'why_not_triton', why_not))
         stack.enter_context(patch.dict(dispatch.BACKENDS, rows))
         stack.enter_context(patch.object(Kernel, '__call__', start))
         dispatch.resolve.cache_clear()

@@ -98,7 +98,7 @@ def depthwise_gflop(network: nn.Module, run: Callable[[], object]) -> float:
 @contextmanager
 def blocks_of_a_gpu() -> Iterator[None]:
     """As on a GPU, for tensors without memory; a launch does nothing."""
-    from uniformer_mm.ops.launch import Kernel
+    from uniformer_mm.ops.triton.launch import Kernel
 
     with ExitStack() as stack:
         stack.enter_context(as_on_a_gpu())

@@ -66,7 +66,7 @@ class CountBytes(TorchDispatchMode):
             with self:
                 yield self
             return
-        from uniformer_mm.ops.launch import Kernel
+        from uniformer_mm.ops.triton.launch import Kernel
 
         launch = Kernel.__call__
 

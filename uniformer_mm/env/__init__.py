@@ -7,6 +7,6 @@ Module          | what it knows
 ``patching``    | how to change an installed file: atomically, idempotently, reversibly
 ``repairs``     | the table of repairs to released packages that cannot work as they are
 ``probes``      | short programs that prove by behaviour whether something works
-``checks``      | one finding per row: versions, compiled ops, repairs, imports
+``checks``      | one result per row: versions, compiled ops, repairs, imports
 ``doctor``      | the command ``uniformer-mm doctor [--fix | --revert]``
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the doctor looks at: one check per row, one finding per check."""
+"""What the doctor looks at: one check per row, one result per check."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ PROBE_SECONDS = 600
 
 
 class Status(Enum):
-    """How a finding counts: only TROUBLE makes the doctor fail."""
+    """How a result counts: only TROUBLE makes the doctor fail."""
 
     OK = 'ok'
     ABSENT = 'absent'
@@ -37,7 +37,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """Result of one check: what was looked at, how it is, and the command that helps."""
 
     name: str
@@ -95,17 +95,17 @@ class Check:
 
     Attributes:
         name: what is looked at.
-        run: makes the finding.
+        run: makes the result.
         probe: the probe that `run` will ask for, so that it can start ahead of its turn.
     """
 
     name: str
-    run: Callable[[ProbeRunner], Finding]
+    run: Callable[[ProbeRunner], CheckResult]
     probe: str | None = None
 
 
-def run_checks(checks: 'list[Check]', runner: ProbeRunner) -> Iterator[Finding]:
-    """Make the findings in the order of the table; probes run ahead in the background."""
+def run_checks(checks: 'list[Check]', runner: ProbeRunner) -> Iterator[CheckResult]:
+    """Make the results in the order of the table; probes run ahead in the background."""
     for check in checks:
         if check.probe is not None:
             runner.start(check.probe)
@@ -129,11 +129,11 @@ def all_checks() -> list[Check]:
     return checks
 
 
-def _check_python(_: ProbeRunner) -> Finding:
+def _check_python(_: ProbeRunner) -> CheckResult:
     version = '.'.join(str(part) for part in sys.version_info[:3])
     if in_range(version, PYTHON_RANGE):
-        return Finding('python', Status.OK, version)
-    return Finding(
+        return CheckResult('python', Status.OK, version)
+    return CheckResult(
         'python',
         Status.TROUBLE,
         f'{version} is outside {PYTHON_RANGE}',
@@ -141,23 +141,23 @@ def _check_python(_: ProbeRunner) -> Finding:
     )
 
 
-def check_version(requirement: Requirement, _: ProbeRunner) -> Finding:
+def check_version(requirement: Requirement, _: ProbeRunner) -> CheckResult:
     """Compare the installed version with the supported range."""
     version = installed_version(requirement)
     if version is None:
         if requirement.required:
-            return Finding(
+            return CheckResult(
                 requirement.name, Status.TROUBLE, 'is not installed', requirement.command
             )
-        return Finding(
+        return CheckResult(
             requirement.name,
             Status.ABSENT,
             f'not installed (optional: {requirement.reason})',
             requirement.command,
         )
     if in_range(version, requirement.range):
-        return Finding(requirement.name, Status.OK, version)
-    return Finding(
+        return CheckResult(requirement.name, Status.OK, version)
+    return CheckResult(
         requirement.name,
         Status.TROUBLE,
         f'{version} is outside {requirement.range} ({requirement.reason})',
@@ -165,30 +165,34 @@ def check_version(requirement: Requirement, _: ProbeRunner) -> Finding:
     )
 
 
-def check_probe(name: str, what: str, fix: str, runner: ProbeRunner) -> Finding:
+def check_probe(name: str, what: str, fix: str, runner: ProbeRunner) -> CheckResult:
     """Report the outcome of one probe; `what` says what its success means."""
     error = runner.error(name)
     if error is None:
-        return Finding(name, Status.OK, what)
-    return Finding(name, Status.TROUBLE, error, fix)
+        return CheckResult(name, Status.OK, what)
+    return CheckResult(name, Status.TROUBLE, error, fix)
 
 
-def check_repair(repair: Repair, runner: ProbeRunner) -> Finding:
+def check_repair(repair: Repair, runner: ProbeRunner) -> CheckResult:
     """Report whether the defect that `repair` cures is present, and prove the cure."""
     version = repair.version()
     if version is None:
-        return Finding(repair.name, Status.ABSENT, f'{repair.package} is not installed (optional)')
+        return CheckResult(
+            repair.name, Status.ABSENT, f'{repair.package} is not installed (optional)'
+        )
     state = repair.state_in(version)
     if state is State.RELEASED:
         if not repair.needed():
-            return Finding(repair.name, Status.OK, 'the defect cannot strike here, not repaired')
-        return Finding(repair.name, Status.TROUBLE, repair.defect, 'uniformer-mm doctor --fix')
+            return CheckResult(
+                repair.name, Status.OK, 'the defect cannot strike here, not repaired'
+            )
+        return CheckResult(repair.name, Status.TROUBLE, repair.defect, 'uniformer-mm doctor --fix')
     error = runner.error(repair.probe)
     if error is None:
         how = 'repaired' if state is State.REPAIRED else f'works in {repair.package} {version}'
-        return Finding(repair.name, Status.OK, how)
+        return CheckResult(repair.name, Status.OK, how)
     release = f'{repair.package}=={repair.releases[-1]}'
-    return Finding(
+    return CheckResult(
         repair.name,
         Status.TROUBLE,
         f'{error} ({repair.package} {version}, {state.value})',

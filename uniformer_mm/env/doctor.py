@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``uniformer-mm doctor``: one line per finding with its fix; repairs released packages."""
+"""``uniformer-mm doctor``: one line per check, with its fix; repairs released packages."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from uniformer_mm.console import plain_console
-from uniformer_mm.env.checks import Finding, ProbeRunner, Status, all_checks, run_checks
+from uniformer_mm.env.checks import CheckResult, ProbeRunner, Status, all_checks, run_checks
 from uniformer_mm.env.patching import State
 from uniformer_mm.env.repair import Repair
 from uniformer_mm.env.repairs import REPAIRS
@@ -72,9 +72,9 @@ def _check(console: Console) -> int:
     runner = ProbeRunner()
     troubles = 0
     try:
-        for finding in run_checks(all_checks(), runner):
-            console.print(_line(finding))
-            troubles += finding.status is Status.TROUBLE
+        for result in run_checks(all_checks(), runner):
+            console.print(_line(result))
+            troubles += result.status is Status.TROUBLE
     finally:
         runner.close()
     if troubles:
@@ -84,9 +84,9 @@ def _check(console: Console) -> int:
     return 0
 
 
-def _line(finding: Finding) -> str:
-    style = _STYLE[finding.status]
-    line = f'[{style}]{finding.status.value:8}[/] {finding.name:22} {escape(finding.detail)}'
-    if finding.fix and finding.status is Status.TROUBLE:
-        line += f'  [bold]fix:[/] {escape(finding.fix)}'
+def _line(result: CheckResult) -> str:
+    style = _STYLE[result.status]
+    line = f'[{style}]{result.status.value:8}[/] {result.name:22} {escape(result.detail)}'
+    if result.fix and result.status is Status.TROUBLE:
+        line += f'  [bold]fix:[/] {escape(result.fix)}'
     return line

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from rich.table import Table
@@ -26,20 +26,23 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SECONDS_PER_TIME = 0.1
 
 
-class BlockRow(NamedTuple):
+@dataclass(frozen=True)
+class BlockRow:
     """One kind of block in one dtype.
 
     Attributes:
         block: Kind, channels and dtypes.
-        verdict: What is wrong with the fused form; None if it is right.
-        error: Its largest error in multiples of what is allowed.
+        ok: Whether the fused form is right.
+        verdict: What is wrong with it; empty if nothing is.
+        excess: Its largest error in multiples of what is allowed.
         fused_ms: Milliseconds of its training step, forward and backward; None if not timed.
         plain_ms: Those of the plain form.
     """
 
     block: str
-    verdict: str | None
-    error: float
+    ok: bool
+    verdict: str
+    excess: float
     fused_ms: float | None
     plain_ms: float | None
 
@@ -66,7 +69,7 @@ def verify_all(
     blocks: Callable[[], Iterator[tuple[nn.Module, tuple[int, ...]]]] = blocks_of,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     timed: bool = True,
-) -> Iterator[BlockRow]:
+) -> list[BlockRow]:
     """Compare and time every kind of block; verdicts go into the user's record.
 
     Args:
@@ -75,12 +78,13 @@ def verify_all(
         dtypes: Of matrix multiplications.
         timed: Whether to time the two forms on those maps.
 
-    Yields:
-        A row as soon as it is found, so that a cut-off run keeps what it has.
+    Returns:
+        A row for each of them in each dtype.
     """
     device = torch.device(device)
     if device.type == 'cuda' and device.index is None:
         device = torch.device('cuda', torch.cuda.current_device())
+    rows = []
     for block, shape in blocks():
         block = block.to(device).train()
         layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
@@ -93,7 +97,9 @@ def verify_all(
                 if timed and found.verdict is None:
                     form = local.local_block if structure.kind == 'local' else _attention_block
                     times = _milliseconds(form, block, x), _milliseconds(_plain, block, x)
-            yield BlockRow(str(structure), found.verdict, found.ratio, *times)
+            verdict = found.verdict or ''
+            rows.append(BlockRow(str(structure), not verdict, verdict, found.ratio, *times))
+    return rows
 
 
 def _attention_block(block: nn.Module, x: Tensor) -> Tensor:
@@ -127,9 +133,9 @@ def check_gpu() -> int:
     reason = why_not_triton(device, torch.float32)
     if reason is not None:
         raise ValueError(f'--gpu: the kernels cannot run, {reason}; blocks run in plain PyTorch.')
-    rows = list(verify_all(device))
+    rows = verify_all(device)
     print_rows(rows, f'{torch.cuda.get_device_name(device)}, training step of each block')
-    return sum(row.verdict is not None for row in rows)
+    return sum(not row.ok for row in rows)
 
 
 def print_rows(rows: list[BlockRow], title: str) -> None:
@@ -142,5 +148,5 @@ def print_rows(rows: list[BlockRow], title: str) -> None:
         if row.fused_ms is not None:
             ratio = row.plain_ms / row.fused_ms
             times = (f'{row.fused_ms:.3f}', f'{row.plain_ms:.3f}', f'{ratio:.2f}')
-        table.add_row(row.block, row.verdict or 'right', f'{row.error:.2f}', *times)
+        table.add_row(row.block, row.verdict or 'right', f'{row.excess:.2f}', *times)
     table_console().print(table)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changing an installed file: only known text, atomically, idempotently, reversibly."""
 
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ class State(Enum):
 MARK = 'uniformer-mm doctor'
 """Every changed file says so in a comment with these words."""
 
+_INSERTED = re.compile(rf'\n\n# {MARK} \(begin\).*?# {MARK} \(end\)\n', re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -28,10 +32,12 @@ class Edit:
     Attributes:
         path: File, relative to the folder that holds the package (``site-packages``).
         changes: Pairs of released text, which occurs exactly once, and the text in its place.
+        former: SHA-256 of what earlier versions of ours inserted; such a file counts as released.
     """
 
     path: str
     changes: tuple[tuple[str, str], ...]
+    former: tuple[str, ...] = ()
 
     def state(self, site_dir: Path) -> State:
         """Look at the file under `site_dir` without changing it."""
@@ -42,6 +48,7 @@ class Edit:
         # A new text may contain the old one (an insertion), so it is looked for first.
         if all(text.count(new) == 1 for _, new in self.changes):
             return State.REPAIRED
+        text = self._without_former(text)
         # Another release of this package has repaired it in another way.
         if MARK in text:
             return State.UNKNOWN
@@ -58,14 +65,26 @@ class Edit:
 
     def revert(self, site_dir: Path) -> bool:
         """Bring the file from REPAIRED back to RELEASED; return whether it was written."""
-        if self.state(site_dir) is not State.REPAIRED:
+        file = site_dir / self.path
+        if self.state(site_dir) is State.REPAIRED:
+            self._replace(file, [(new, old) for old, new in self.changes])
+            return True
+        if not file.is_file():
             return False
-        self._replace(site_dir / self.path, [(new, old) for old, new in self.changes])
-        return True
-
-    @staticmethod
-    def _replace(file: Path, changes: Iterable[tuple[str, str]]) -> None:
         text = read_exactly(file)
+        released = self._without_former(text)
+        if released != text:
+            write_atomically(file, released)
+        return released != text
+
+    def _without_former(self, text: str) -> str:
+        for found in _INSERTED.finditer(text):
+            if hashlib.sha256(found[0].encode()).hexdigest() in self.former:
+                return text[: found.start()] + text[found.end() :]
+        return text
+
+    def _replace(self, file: Path, changes: Iterable[tuple[str, str]]) -> None:
+        text = self._without_former(read_exactly(file))
         for before, after in changes:
             text = text.replace(before, after)
         write_atomically(file, text)

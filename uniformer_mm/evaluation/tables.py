@@ -129,13 +129,13 @@ def _table(title: str, of_it: list[Recipe], best: dict[tuple[str, str], Record])
             record = best.get((recipe.id, name))
             published = recipe.metrics.get(name)
             cells.append('' if published is None else percent(published))
-            cells.append('' if published is None else measured_words(record, name))
+            cells.append('' if published is None else measured_text(record, name))
             on = on or (record and f'{record.device}, {record.date[:10]}') or ''
         table.add_row(*cells, on)
     return table
 
 
-def measured_words(record: Record | None, metric: str) -> str:
+def measured_text(record: Record | None, metric: str) -> str:
     """A measured number, with its interval and size if it is of a subset, or ``not run``."""
     if record is None:
         return NOT_RUN

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orders of classes: of the official Kinetics weights, and the alphabetical one of OpenMMLab.
+"""Class orders: of the official Kinetics weights, and the alphabetical one of OpenMMLab.
 
 The official lists are not alphabetical (0 = riding a bike in Kinetics-400); their logits scored
 against alphabetical labels give about 0 %. mmaction2 permuted the rows of the head instead.

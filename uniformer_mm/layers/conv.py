@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def extent(ndim: int, space: int, time: int) -> tuple[int, ...]:

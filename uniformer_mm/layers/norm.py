@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
+BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 BLOCK_NORM_EPS = 1e-6
 PATCH_NORM_EPS = 1e-5
 

@@ -2,9 +2,9 @@
 """Two hooks on the backbone, so that no loader can leave it random without an error.
 
 Toolboxes load whole checkpoints with ``strict=False`` and log what does not fit. The load hook
-stops that where it would leave the backbone untouched or torn; the save hook notes head_dim
-beside the tensors (in the state dict's ``_metadata``, which mmengine keeps), so that checkpoints
-trained with any toolbox state it.
+stops that where it would leave the backbone untouched or partly loaded; the save hook notes
+head_dim beside the tensors (in the state dict's ``_metadata``, which mmengine keeps), so that
+checkpoints trained with any toolbox state it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..layers import (
     BATCH_NORM,
@@ -31,8 +31,8 @@ from .blocks import DividedBlock, GlobalBlock, LocalBlock, init_block
 from .checkpointing import checkpointed
 from .hourglass import HourglassBlock, pool_scores
 from .init_cfg import InitCfgModule
+from .inputs import check_input, wrong_dtype
 
-MIN_SIDE = 32
 # A block of stage 3 attends globally where (index + 1) is a multiple of this, in hybrid mode.
 HYBRID_PERIOD = 4
 FIRST_ATTENTION_STAGE = 2
@@ -123,9 +123,8 @@ class UniFormer(InitCfgModule):
         self.in_channels = options.check_positive('in_channels', in_channels)
         self.out_indices = options.check_out_indices(out_indices, self.default_out_indices)
         self.out_norm = options.check_out_norm(out_norm, self.out_indices, self.single_output_norm)
-        self.as_tuple = options.check_as_tuple(
-            as_tuple, self.out_indices, self.single_output_as_tuple
-        )
+        default = self.single_output_as_tuple
+        self.as_tuple = options.check_as_tuple(as_tuple, self.out_indices, default)
         self.norm_eval = options.check_bool('norm_eval', norm_eval)
         self.residual_dtype = options.check_residual_dtype(residual_dtype)
         self.frozen_stages = options.check_frozen_stages(frozen_stages)
@@ -235,53 +234,8 @@ class UniFormer(InitCfgModule):
         return self
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse inputs that the network cannot take.
-
-        DIFFERS: the official ImageNet classifier with a patch stem takes 224 pixels only.
-
-        Raises:
-            ValueError: No tensor, a wrong number of axes or channels, a side below 32 pixels, no
-                sample or frame.
-        """
-        layout = 'B C H W' if self.ndim == 2 else 'B C T H W'
-        if isinstance(x, fx.Proxy):
-            return  # torch.fx records the network: there are no values yet.
-        if not isinstance(x, Tensor):
-            raise ValueError(
-                f'input must be a torch.Tensor ({layout}), not {type(x).__name__}; use '
-                'torch.from_numpy for an array of NumPy and torch.stack for a list of samples.'
-            )
-        if x.ndim != self.ndim + 2:
-            raise ValueError(
-                f'input of shape {tuple(x.shape)} has {x.ndim} axes, but {type(self).__name__} '
-                f'takes {self.ndim + 2} ({layout}); {self._right_axes(x)}.'
-            )
-        if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'input of shape {tuple(x.shape)} has {x.shape[1]} channels, but the network was '
-                f'built for in_channels={self.in_channels} ({layout}).'
-            )
-        if min(x.shape[-2:]) < MIN_SIDE:
-            raise ValueError(
-                f'input of shape {tuple(x.shape)} is too small: height and width must be at least '
-                f'{MIN_SIDE} pixels; resize or pad it.'
-            )
-        if x.shape[0] == 0 or x.shape[2] == 0:
-            raise ValueError(
-                f'input of shape {tuple(x.shape)} is empty; give at least one sample'
-                + ('.' if self.ndim == 2 else ' of at least one frame.')
-            )
-
-    def _right_axes(self, x: Tensor) -> str:
-        """What to do about an input with a wrong number of axes, in words."""
-        if self.ndim == 2 and x.ndim == 5:
-            return 'use the 3-D network for clips'
-        if x.ndim != self.ndim + 1:
-            return 'give it these axes'
-        if self.ndim == 2 or x.shape[1] != self.in_channels:
-            return 'add the batch axis: x[None]'
-        one_clip = ', or the batch axis: x[None]' if x.shape[0] == self.in_channels else ''
-        return f'add a time axis (one clip of T frames per sample){one_clip}'
+        """See :func:`~uniformer_mm.models.inputs.check_input`."""
+        check_input(x, self.ndim, self.in_channels)
 
     def embed(self, stage: int, x: Tensor) -> Tensor:
         """The embedding of ``stage`` (0 to 3), in the dtype of the residual stream.
@@ -300,7 +254,7 @@ class UniFormer(InitCfgModule):
             weights = next(self.patch_embed1.parameters(), x)
             if x.dtype is weights.dtype or dtype not in (None, x.dtype):
                 raise
-            raise ValueError(_wrong_dtype(x, weights)) from error
+            raise ValueError(wrong_dtype(x, weights)) from error
         if dtype is None:
             return x
         return x.to(torch.float32 if self.residual_dtype == 'float32' else dtype)
@@ -414,15 +368,6 @@ class UniFormer(InitCfgModule):
                 for stage, y in zip(self.out_indices, maps, strict=True)
             ]
         return tuple(outputs) if self.as_tuple else outputs[0]
-
-
-def _wrong_dtype(x: Tensor, weights: Tensor) -> str:
-    if not x.is_floating_point():
-        return f'input has dtype {x.dtype}; convert it to float and normalise it as in training.'
-    return (
-        f'input has dtype {x.dtype}, but the weights have {weights.dtype}; convert one of them, or '
-        'run under autocast, which takes all but float64.'
-    )
 
 
 @register(MODELS)

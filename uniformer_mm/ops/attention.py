@@ -30,8 +30,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return explicit_attention(q, k, v)
     y = F.scaled_dot_product_attention(q, k, v)
-    # Names of saved tensors: docs.pytorch.org, "Autograd mechanics".
-    if hasattr(y.grad_fn, '_saved_query'):
+    # Of the class: on the node itself the question would unpack what was saved.
+    if hasattr(type(y.grad_fn), '_saved_query'):
         y.grad_fn.register_hook(_differentiable)
     return y
 

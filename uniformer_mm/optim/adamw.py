@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW that updates all parameters in one kernel where the framework has such a kernel."""
+"""AdamW that updates all parameters in one kernel where PyTorch has such a kernel."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CHOICES = ('fused', 'foreach', 'capturable', 'differentiable')
 
 @register(OPTIMIZERS)
 class FusedAdamW(AdamW):
-    """torch's ``AdamW``, fused unless told otherwise; elsewhere the framework's usual form.
+    """torch's ``AdamW``, fused unless told otherwise; elsewhere PyTorch's usual form.
 
     Without the fused kernel a step launches a dozen kernels for each group of parameters, which
-    costs the host more than the GPU. The same formula; results differ by rounding. Checkpoints are
+    costs more CPU time than GPU time. The same update; results differ by rounding. Checkpoints are
     those of ``torch.optim.AdamW``, but the form is that of the run: torch would take it from the
     file, and one that changes under a loss scaler ends the run.
 
@@ -56,7 +56,7 @@ def _listed(member: Any) -> Any:
 
 
 def has_fused_kernel(groups: list[Tensor] | list[dict]) -> bool:
-    """Whether the framework can update all of ``groups`` fused: on a CPU from torch 2.4 on."""
+    """Whether PyTorch can update all of ``groups`` fused: on a CPU from torch 2.4 on."""
     members = [group['params'] if isinstance(group, dict) else group for group in groups]
     leaves = [
         leaf for member in members for leaf in (member if isinstance(member, list) else [member])

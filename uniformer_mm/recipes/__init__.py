@@ -3,7 +3,7 @@
 
 from .catalogue import find_recipe, recipes
 from .recipe import TOOLBOXES, AlsoPublished, Measured, Protocol, Recipe, Remark
-from .shipped import config_path, config_root, leaf_configs
+from .shipped import config_path, config_root, shipped_configs
 
 __all__ = [
     'TOOLBOXES',
@@ -15,6 +15,6 @@ __all__ = [
     'config_path',
     'config_root',
     'find_recipe',
-    'leaf_configs',
     'recipes',
+    'shipped_configs',
 ]

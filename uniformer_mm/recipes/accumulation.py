@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaf configs: one that inherits a shipped config, and keeps its batch on fewer GPUs.
+"""Configs that inherit a shipped config, and keeps its batch on fewer GPUs.
 
 With k = published GPUs / your GPUs, gradients of k iterations make one update of the published
 batch. mmengine's wrapper divides each loss by k, so clipping and the AMP loss scale see the mean
@@ -21,6 +21,7 @@ from typing import Any
 
 from mmengine import Config
 
+from ..files import write_text
 from .catalogue import find_recipe
 from .recipe import Recipe
 from .shipped import config_path
@@ -97,7 +98,7 @@ def accumulate(cfg: Config, times: int) -> dict[str, Any]:
     return changes
 
 
-def write_leaf(
+def write_config(
     path: str | os.PathLike,
     base: Path,
     *,
@@ -129,12 +130,7 @@ def write_leaf(
     if changes:
         lines += ['', f'# {times} iterations make one update; what counts them is multiplied.']
     lines += [f'{name} = {_source(value)}' for name, value in changes.items()]
-    temporary = target.with_name(f'.{target.name}.part')
-    try:
-        temporary.write_text('\n'.join(lines) + '\n', encoding='utf-8')
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(target, '\n'.join(lines) + '\n')
 
 
 def _stretch_scheduler(scheduler: dict[str, Any], times: int) -> dict[str, Any]:

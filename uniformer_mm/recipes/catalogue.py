@@ -12,7 +12,7 @@ ids, and no fact stands in both:
     How a kind of result is tested, as settings and in words.
 ``measured_params.csv``, ``measured_macs.csv``
     What the official classes count on torch's meta device: parameters, and multiply-adds of
-    convolutions, linear layers and attention products, without norms and activations.
+    convolutions, linear layers and attention matmuls, without norms and activations.
 ``remarks.csv``
     Contradictions and traps of the official sources, each once, with patterns of the rows.
 ``also_published.csv``

@@ -13,7 +13,7 @@ from ..models.arch import ARCHS
 from ..weights.zoo import percent
 from .catalogue import find_recipe, recipes
 from .recipe import REMARK_KINDS, TOOLBOXES, Recipe
-from .shipped import config_path, config_root, leaf_configs
+from .shipped import config_path, config_root, shipped_configs
 
 _PUBLISHED_GPUS = 8
 
@@ -160,9 +160,9 @@ def _config(args: Namespace) -> int:
     title = f'{relative} with the batch of {gpus} GPUs on {wanted}.'
     if wanted == gpus:
         title = f'{relative}, to be changed.'
-    from .accumulation import write_leaf
+    from .accumulation import write_config
 
-    write_leaf(args.output, path, times=gpus // wanted, title=title, overwrite=args.overwrite)
+    write_config(args.output, path, times=gpus // wanted, title=title, overwrite=args.overwrite)
     _print_path(Path(args.output))
     return 0
 
@@ -171,7 +171,7 @@ def _resolve(name: str) -> tuple[Path, int]:
     """The config of a recipe, or any shipped one, and the GPUs that its batch is meant for."""
     relative = name.removeprefix('configs/')
     owners = [recipe for recipe in recipes() if relative in recipe.configs]
-    if relative in leaf_configs() and not owners:
+    if relative in shipped_configs() and not owners:
         quick = 'quickstart' in relative
         return config_root() / relative, 1 if quick else _PUBLISHED_GPUS
     recipe = owners[0] if owners else find_recipe(name)

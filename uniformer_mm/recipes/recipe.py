@@ -57,7 +57,7 @@ class Measured:
             ``'backbone'`` (four maps, each with its norm) or ``'video classifier'``.
         input: Pixels of one side, height x width, or frames x pixels of one view.
         gmacs: Multiply-adds / 1e9 of one input (one view); convolutions, linear layers and
-            attention products.
+            attention matmuls.
         params: Parameters, with the row's number of classes; None where nobody counted them.
     """
 

@@ -41,7 +41,7 @@ def config_path(recipe: Recipe) -> Path:
     return path
 
 
-def leaf_configs() -> list[str]:
+def shipped_configs() -> list[str]:
     """Every config that can be run, relative to the folder of all configs."""
     root = config_root()
     return sorted(

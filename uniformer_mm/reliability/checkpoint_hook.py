@@ -21,7 +21,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from ..registry import HOOKS, register
 from . import durable, generators
 from .found import POINTER, newest_intact, read_quietly
-from .history import shorten
+from .history import shorten, survive_refusals
 from .loader import ResumableLoader
 from .loops import continue_after, guarded, make_resumable
 from .trust import distrust
@@ -104,6 +104,7 @@ class DurableCheckpointHook(CheckpointHook):
     def before_train(self, runner: Any) -> None:
         """Prepare the folder and the loader; go on where the checkpoint was saved."""
         super().before_train(runner)
+        survive_refusals(runner)
         state, self._loaded = self._loaded, None
         if self._is_local() and dist.is_main_process():
             for name in durable.clear_unfinished(self.out_dir):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading files of strangers: bounded sizes, no extraction, no code.
+"""Reading untrusted files: bounded sizes, no extraction, no code.
 
 Archives are read member by member into memory, never unpacked. What a zip file says about its
 members is checked before any of them is read, and :mod:`zipfile` hands out no more bytes than the

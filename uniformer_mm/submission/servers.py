@@ -16,7 +16,7 @@ class Server:
     Attributes:
         task: Name of the task on the command line.
         benchmark: What is submitted where.
-        as_of: Month of the newest evidence.
+        as_of: Month of the newest source.
         state: What was seen; nobody has submitted a file of this package anywhere.
         limits: Known limits on submissions.
         source: Where that is from.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a predictor that never looks at a picture would score on a data root.
+"""What a predictor that never looks at a image would score on a data root.
 
 The predictor may learn from the training annotations alone. Metrics carry the names and units of
 the toolbox that evaluates the task, so that a number can be printed beside what a model reached.
@@ -245,7 +245,7 @@ def _classification(root: Path) -> dict[str, float]:
         folder = root / 'imagenet' / split
         labels.append([path.parent.name for path in sorted(folder.glob('*/*.JPEG'))])
         if not labels[-1]:
-            raise FileNotFoundError(2, 'no pictures', str(folder))
+            raise FileNotFoundError(2, 'no images', str(folder))
     shares = _most_frequent(*labels)
     return {f'accuracy/{key}': 100.0 * shares[key] for key in ('top1', 'top5')}
 

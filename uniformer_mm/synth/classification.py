@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image classification: one textured shape per picture, in ImageNet's folders."""
+"""Image classification: one textured shape per image, in ImageNet's folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIDES = (96, 112, 128)
 
 
 def write_sample(root: Path, split: str, index: int, rng: np.random.Generator) -> str:
-    """Draws one picture; the record is its path below the split, which names its class."""
+    """Draws one image; the record is its path below the split, which names its class."""
     name = CLASSES[index % len(CLASSES)]
     texture, shape = name.split('_')
     width, height = _SIDES[rng.integers(len(_SIDES))], _SIDES[rng.integers(len(_SIDES))]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection and instance segmentation: textured shapes in COCO's layout.
 
-Each picture holds one to four shapes over a greyish background. Nearer shapes hide farther ones;
-a mask is what stays visible, and at least half of every shape does. Some pictures also hold a
+Each image holds one to four shapes over a greyish background. Nearer shapes hide farther ones;
+a mask is what stays visible, and at least half of every shape does. Some images also hold a
 crowd: a heap of small shapes of one class under a single ``iscrowd`` annotation.
 """
 
@@ -26,7 +26,7 @@ FIRST_ID = {'train': 1, 'val': 500_001}
 _SIZES = ((256, 192), (240, 180), (224, 224), (192, 256), (240, 192))
 _RADII = (22.0, 64.0)
 _MIN_INSIDE = 0.6
-"""Share of a shape that lies within the picture."""
+"""Share of a shape that lies within the image."""
 
 _MAX_HIDDEN = 0.2
 """Share of what is visible of a shape that one newcomer may hide; three hide less than half."""
@@ -35,7 +35,7 @@ _CROWD_SHARE = 0.06
 
 
 def write_sample(root: Path, split: str, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Draws one picture; the record holds its size and its annotations without ids."""
+    """Draws one image; the record holds its size and its annotations without ids."""
     width, height = _SIZES[rng.integers(len(_SIZES))]
     image = background(rng, height, width)
     layers: list[tuple[int, np.ndarray, bool]] = []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Articulated stick figures with COCO's 17 joints.
 
-A figure faces the viewer, so its left side is on the picture's right. Left and right limbs have
-two colours that are drawn anew for each figure: a mirrored picture with swapped labels is then
+A figure faces the viewer, so its left side is on the image's right. Left and right limbs have
+two colours that are drawn for each figure: a mirrored image with swapped labels is then
 another figure of the same kind, and the horizontal flip of the pose recipes stays valid.
 """
 
@@ -41,7 +41,7 @@ _ARM_WIDTH, _LEG_WIDTH = 0.062, 0.078
 
 @dataclass(frozen=True)
 class Figure:
-    """A pose in the picture.
+    """A pose in the image.
 
     Attributes:
         joints: float ``(17, 2)``, x and y in pixels, in the order of ``KEYPOINTS``.
@@ -70,7 +70,7 @@ def random_figure(rng: np.random.Generator, height: float) -> Figure:
     turn = rng.uniform(-0.25, 0.25) * _HEAD  # eyes and nose move together as the head turns
     joints = np.zeros((17, 2))
     joints[0] = head + _rotate((turn, 0.12 * _HEAD), nod)
-    for side, first in ((1.0, 0), (-1.0, 1)):  # left is on the right of the picture
+    for side, first in ((1.0, 0), (-1.0, 1)):  # left is on the right of the image
         joints[1 + first] = head + _rotate((turn + side * 0.42 * _HEAD, -0.25 * _HEAD), nod)
         joints[3 + first] = head + _rotate((side * 0.98 * _HEAD, -0.05 * _HEAD), nod)
         shoulder = neck + _rotate((side * _SHOULDER, 0.03), tilt)
@@ -100,7 +100,7 @@ def move(figure: Figure, offset: np.ndarray) -> Figure:
 def draw(
     rng: np.random.Generator, image: np.ndarray, figure: Figure
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paints a figure over the picture.
+    """Paints a figure over the image.
 
     Args:
         rng: Source of colours, textures and of which arm is in front.
@@ -109,7 +109,7 @@ def draw(
 
     Returns:
         The figure's mask, bool ``(height, width)``, and for each of the 17 joints whether the
-        figure's own body leaves it visible (joints outside the picture count as hidden).
+        figure's own body leaves it visible (joints outside the image count as hidden).
     """
     hue = rng.uniform()
     sides = (vivid_colour(rng, hue), vivid_colour(rng, hue + rng.uniform(0.3, 0.7)))

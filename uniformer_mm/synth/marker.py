@@ -65,7 +65,7 @@ def check_present(
     trouble = _find_damage(root, marker)
     if trouble:
         raise ValueError(
-            f'the synthetic world in {root} is damaged: {trouble}; make it anew with --overwrite '
+            f'the synthetic world in {root} is damaged: {trouble}; re-create it with --overwrite '
             f'(overwrite=True)'
         )
     return marker

@@ -37,7 +37,7 @@ class State:
         x: Horizontal place in pixels, to be taken modulo the width.
         y: Vertical place in pixels, to be taken modulo the height.
         angle: Clockwise rotation in radians.
-        scale: Radius in units of the picture's shorter side.
+        scale: Radius in units of the image's shorter side.
     """
 
     x: np.ndarray

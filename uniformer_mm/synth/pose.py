@@ -2,7 +2,7 @@
 """Human pose: stick figures in the layout of COCO keypoints, and person boxes for validation.
 
 Visibility flags mean what they do in COCO: 2 is seen; 1 is labelled but hidden, behind the own
-body, another figure or an occluder; 0 is absent: outside the picture, or hidden and not labelled.
+body, another figure or an occluder; 0 is absent: outside the image, or hidden and not labelled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MIN_INSIDE = 11
 
 
 def write_sample(root: Path, split: str, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Draws one picture; the record holds its annotations and, for val, detected boxes."""
+    """Draws one image; the record holds its annotations and, for val, detected boxes."""
     width, height = _SIZES[rng.integers(len(_SIZES))]
     image = background(rng, height, width)
     people: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def write_sample(root: Path, split: str, index: int, rng: np.random.Generator) -
 def _find_place(
     rng: np.random.Generator, width: int, height: int, people: list[dict[str, Any]]
 ) -> Figure | None:
-    """A figure that is off the others, whole or cut by the picture's edge; None if none fits."""
+    """A figure that is off the others, whole or cut by the image's edge; None if none fits."""
     size = np.array([width, height])
     cut = rng.uniform() < _CUT_SHARE
     for _ in range(60):

@@ -24,7 +24,7 @@ _FOLDERS = {'train': 'training', 'val': 'validation'}
 
 
 class _Scene:
-    """A picture and its labels, painted from far to near."""
+    """A image and its labels, painted from far to near."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

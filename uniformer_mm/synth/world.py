@@ -34,7 +34,7 @@ TASKS: dict[str, Task] = {
 SIZES = ('small', 'tiny')
 
 WORLD_VERSION = 1
-"""Goes up whenever the same seed would give other pictures or annotations."""
+"""Goes up whenever the same seed would give other images or annotations."""
 
 Progress = Callable[[str, int, int], None]
 """``(what, done, total)``, called after every sample."""

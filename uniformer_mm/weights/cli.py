@@ -29,7 +29,7 @@ def add_convert_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     """Declare ``convert``."""
     parser = subparsers.add_parser(
         'convert',
-        description='Rewrite a checkpoint in another key scheme, container or order of classes.',
+        description='Rewrite a checkpoint in another key scheme, container or class order.',
     )
     _add_source(parser)
     parser.add_argument(

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewriting checkpoints in another scheme, container or order of classes, without loss."""
+"""Rewriting checkpoints in another scheme, container or class order, without loss."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files import replacing
 from ..labels import class_names, permutation
 from ..models.arch import ARCHS
 from ..models.state_dict import META_KEY
@@ -89,7 +88,7 @@ def convert_file(
     container = KEY_SCHEMES[to].container if to != SAFETENSORS else ''
     if to == 'official':
         whole = detected.others or in_file.output_norms
-        container = 'state_dict' if whole else 'model_state' if in_file.rank == 3 else container
+        container = 'state_dict' if whole else 'model_state' if in_file.ndim == 3 else container
     _write(target, state, container, {**file.meta, META_KEY: ours})
     return target, ours
 
@@ -176,35 +175,28 @@ def _known(provenance: Provenance, in_file: Structure, stated: str | None) -> di
                 f'{" or ".join(candidates) or "no arch of the table"}.'
             )
         provenance.check_head_dim(ARCHS[stated], stated)
-        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': in_file.rank}
+        return {'arch': stated, 'head_dim': ARCHS[stated].head_dim, 'rank': in_file.ndim}
     sure = [source for source in provenance.sources if not source.alternatives]
     head_dim = sure[0].head_dim if sure else None
     fitting = [name for name in candidates if ARCHS[name].head_dim == head_dim]
     return {
         'row': provenance.row_id,
-        'rank': in_file.rank,
+        'rank': in_file.ndim,
         'head_dim': head_dim,
         'arch': fitting[0] if fitting else None,
     }
 
 
 def _write(target: Path, state: Mapping[str, Tensor], container: str, meta: dict) -> None:
-    temporary = target.with_name(f'{target.name}.{os.getpid()}.part')
     try:
-        temporary.touch()
-        if container:
-            torch.save({container: dict(state), 'meta': meta}, temporary)
-        else:
-            _write_safetensors(temporary, state, meta)
-        os.replace(temporary, target)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
-        reason = getattr(error, 'strerror', None) or str(error)
-        raise ValueError(
-            f'output={str(target)!r} cannot be written ({reason}); name another folder.'
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        with replacing(target) as temporary:
+            temporary.touch()
+            if container:
+                torch.save({container: dict(state), 'meta': meta}, temporary)
+            else:
+                _write_safetensors(temporary, state, meta)
+    except RuntimeError as error:  # torch's, where the disk is full
+        raise ValueError(f'{target}: cannot be written ({error}); name another place.') from error
 
 
 def _write_safetensors(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:

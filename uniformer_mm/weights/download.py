@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .files import file_digests, sniff_page
-from .zoo import Host
+from .zoo import Mirror
 
 RETRIES = 2
 # Seconds to wait for a connection, and between two pieces of the answer.
@@ -30,21 +30,21 @@ _NO_FOLDER = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EROFS)
 
 
 class DownloadError(CheckpointError):
-    """A host did not give the file."""
+    """A mirror did not give the file."""
 
 
 class DiskFullError(CheckpointError):
-    """The file does not fit on the disk; no other host could help."""
+    """The file does not fit on the disk; no other mirror could help."""
 
 
-def fetch(host: Host, target: Path, *, row_id: str | None = None) -> dict[str, str]:
-    """Download a host's file to ``target``, unless another process has just done so.
+def fetch(mirror: Mirror, target: Path, *, row_id: str | None = None) -> dict[str, str]:
+    """Download a mirror's file to ``target``, unless another process has just done so.
 
     Pieces lie beside ``target`` under other names; a later call resumes them. A file of the wrong
     hash is kept aside as ``NAME.rejected``.
 
     Args:
-        host: Where to download from.
+        mirror: Where to download from.
         target: Final path; its folder is made.
         row_id: Zoo row, for the record.
 
@@ -52,7 +52,7 @@ def fetch(host: Host, target: Path, *, row_id: str | None = None) -> dict[str, s
         ``sha256`` and ``md5`` of the file, which are also recorded in ``NAME.json`` beside it.
 
     Raises:
-        DownloadError: The host cannot be reached, refuses, or gives something else.
+        DownloadError: The mirror cannot be reached, refuses, or gives something else.
         DiskFullError: No space left.
         CheckpointError: gdown is missing, or the folder cannot be written.
     """
@@ -65,11 +65,11 @@ def fetch(host: Host, target: Path, *, row_id: str | None = None) -> dict[str, s
         with FileLock(f'{target}.lock'):
             if target.exists():
                 return file_digests(target)
-            # Pieces of one host must not be continued with those of another.
-            piece = target.with_name(f'{target.name}.{zlib.crc32(host.url.encode()):08x}')
-            _transfer(host, piece)
-            digests = _check(host, piece, target)
-            record(target, digests, url=host.url, row_id=row_id)
+            # Pieces of one mirror must not be continued with those of another.
+            piece = target.with_name(f'{target.name}.{zlib.crc32(mirror.url.encode()):08x}')
+            _transfer(mirror, piece)
+            digests = _check(mirror, piece, target)
+            record(target, digests, url=mirror.url, row_id=row_id)
             os.replace(piece, target)
     return digests
 
@@ -96,12 +96,12 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f'{path.name}.json')
 
 
-def _transfer(host: Host, piece: Path) -> None:
+def _transfer(mirror: Mirror, piece: Path) -> None:
     import gdown
     from gdown.exceptions import DownloadError as GdownError
     from requests.exceptions import RequestException
 
-    place = {'id': host.address} if host.kind == 'drive' else {'url': host.url}
+    place = {'id': mirror.address} if mirror.kind == 'drive' else {'url': mirror.url}
     try:
         with _progress(piece.stem) as progress:
             gdown.download(
@@ -118,23 +118,23 @@ def _transfer(host: Host, piece: Path) -> None:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise
         reason = ' '.join(str(error).split())[:160]
-        raise DownloadError(f'{host.url}: {reason}') from None
+        raise DownloadError(f'{mirror.url}: {reason}') from None
 
 
-def _check(host: Host, piece: Path, target: Path) -> dict[str, str]:
+def _check(mirror: Mirror, piece: Path, target: Path) -> dict[str, str]:
     with open(piece, 'rb') as file:
         head = file.read(512)
     page = 'an empty answer' if not head else sniff_page(head)
     if page:
         piece.unlink()
-        raise DownloadError(f'{host.url}: sent {page}')
+        raise DownloadError(f'{mirror.url}: sent {page}')
     digests = file_digests(piece)
-    if host.contradicts(digests):
+    if mirror.contradicts(digests):
         aside = target.with_name(f'{target.name}.rejected')
         os.replace(piece, aside)
         raise DownloadError(
-            f'{host.url}: wrong hash (expected {host.hash_words}, got md5 {digests["md5"]}, sha256 '
-            f'{digests["sha256"][:16]}...); kept aside as {aside}, not loaded'
+            f'{mirror.url}: wrong hash (expected {mirror.hash_text}, got md5 {digests["md5"]}, '
+            f'sha256 {digests["sha256"][:16]}...); kept aside as {aside}, not loaded'
         )
     return digests
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a checkpoint file: tensors and what the file says about itself, never code.
 
-``torch.load`` always runs with ``weights_only=True``. Training scripts store harmless bookkeeping
-beside the tensors (the official one an ``argparse.Namespace``, mmengine its log buffers); those
-types alone are named safe, the log buffers as empty stand-ins. Anything else is refused.
+Pickles are read by ``untrusted.py``, in which training scripts' harmless bookkeeping (the official
+one stores an ``argparse.Namespace``, mmengine its log buffers) has stand-ins. Anything else is
+refused.
 """
 
 from __future__ import annotations
@@ -12,26 +12,30 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import pathlib
-import pickle
-import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from torch import Tensor
 
 from ..errors import CheckpointError
 from ..models.state_dict import META_KEY
+from .untrusted import Refused, unpickle
 
 # Order of the official loaders; the averaged copies are read only on request.
 CONTAINERS = ('state_dict', 'model', 'model_state')
 EMA_CONTAINERS = ('model_ema', 'state_dict_ema')
+
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# The largest official network has 900 entries; detectors with it some 1,300.
+_MOST_KEYS = 100_000
+_LONGEST_KEY = 500
+_DEEPEST = 40
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def read_checkpoint(
     if _is_safetensors(head):
         if ema:
             raise CheckpointError(f'{path}: ema=True, but a safetensors file holds one set only.')
-        return _read_safetensors(path, digests or file_digests(path))
+        return _read_safetensors(path, digests)
     content = _unpickle(path, head)
     container, state = _unwrap(path, content, ema)
     meta = content.get('meta')
@@ -100,15 +104,22 @@ def read_checkpoint(
         path=path,
         state=state,
         container=container,
-        meta=dict(meta) if isinstance(meta, Mapping) else {},
-        extras={k: content[k] for k in ('args', 'arch', 'cfg', 'epoch') if k in content},
-        noted=_noted(getattr(holder, '_metadata', {})),
+        meta=_plain(path, meta) if isinstance(meta, Mapping) else {},
+        extras=_plain(
+            path, {k: content[k] for k in ('args', 'arch', 'cfg', 'epoch') if k in content}
+        ),
+        noted=_plain(path, _noted(getattr(holder, '_metadata', {}))),
         **(digests or file_digests(path)),
     )
 
 
 def file_digests(path: str | PathLike) -> dict[str, str]:
-    """``sha256`` and ``md5`` of a file (the authors' files are known by md5), in one pass."""
+    """``sha256`` and ``md5`` of a file (the authors' files are known by md5), in one pass.
+
+    Raises:
+        CheckpointError: By its first bytes the file is no checkpoint; it is not read any further.
+    """
+    _first_bytes(Path(path))
     digests = {'sha256': hashlib.sha256(), 'md5': hashlib.md5(usedforsecurity=False)}
     with open(path, 'rb') as file:
         while chunk := file.read(1 << 22):
@@ -128,12 +139,23 @@ def sniff_page(head: bytes) -> str | None:
 
 
 def _noted(metadata: Mapping) -> dict:
-    notes = [entry[META_KEY] for entry in metadata.values() if META_KEY in entry]
-    return dict(notes[0]) if len(notes) == 1 else {}
+    if not isinstance(metadata, Mapping):
+        return {}
+    entries = [entry for entry in metadata.values() if isinstance(entry, Mapping)]
+    notes = [entry[META_KEY] for entry in entries if META_KEY in entry]
+    return dict(notes[0]) if len(notes) == 1 and isinstance(notes[0], Mapping) else {}
 
 
 def _first_bytes(path: Path) -> bytes:
+    """The beginning of a file that may be a checkpoint; nothing else is read any further."""
     try:
+        kind = os.stat(path).st_mode
+        if stat.S_ISDIR(kind):
+            raise CheckpointError(f'{path} is a folder; name the checkpoint file in it.')
+        if not stat.S_ISREG(kind):
+            raise CheckpointError(
+                f'{path} is a device, pipe or socket, not a file; name the checkpoint file.'
+            )
         with open(path, 'rb') as file:
             head = file.read(512)
     except FileNotFoundError:
@@ -141,19 +163,27 @@ def _first_bytes(path: Path) -> bytes:
             f'{path}: no such file; give a path or a name such as uniformer://small_in1k '
             '(all names: uniformer-mm zoo).'
         ) from None
-    except IsADirectoryError:
-        raise CheckpointError(f'{path} is a folder; name the checkpoint file in it.') from None
     except PermissionError:
         raise CheckpointError(
             f'{path}: no permission to read it; change its mode (chmod +r) or copy it.'
         ) from None
+    # Links in a circle, names that are too long, a NUL byte.
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        name = shown(str(path))
+        name = name if len(name) <= 200 else f'{name[:200]}...'
+        reason = getattr(error, 'strerror', None) or error
+        raise CheckpointError(f'{name} cannot be opened ({reason}); name another file.') from None
     if not head:
         raise CheckpointError(f'{path} is empty (0 bytes); delete it and fetch it again.')
     if page := sniff_page(head):
         raise CheckpointError(
             f'{path} is {page}; delete it and fetch the checkpoint again, perhaps from another '
-            'host (uniformer-mm zoo show ROW lists them).'
+            'mirror (uniformer-mm zoo show ROW lists them).'
         )
+    if not (_is_safetensors(head) or _may_be_checkpoint(head)):
+        raise _no_checkpoint(path, head)
     return head
 
 
@@ -161,7 +191,7 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 9 and head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 32
 
 
-def _read_safetensors(path: Path, digests: dict[str, str]) -> Checkpoint:
+def _read_safetensors(path: Path, digests: dict[str, str] | None) -> Checkpoint:
     if importlib.util.find_spec('safetensors') is None:
         raise CheckpointError(f'{path} needs the safetensors package: pip install safetensors.')
     from safetensors import SafetensorError, safe_open
@@ -174,76 +204,28 @@ def _read_safetensors(path: Path, digests: dict[str, str]) -> Checkpoint:
         raise CheckpointError(f'{path} is damaged ({error}); fetch it again.') from None
     meta = {name: value for name, value in written.items() if name != 'format'}
     if META_KEY in meta:
-        meta[META_KEY] = json.loads(meta[META_KEY])
-    return Checkpoint(path, _tensors(path, state), 'safetensors', meta=meta, **digests)
-
-
-class _Discarded:
-    """Stands in for a log buffer while unpickling; keeps nothing."""
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-def _discard_method(owner: object, name: str) -> None:
-    """Stands in for ``getattr``, by which log buffers pickle their own methods; no others may."""
-    if owner is not _Discarded:
-        raise pickle.UnpicklingError(f'GLOBAL getattr of {name}')
-
-
-def _bookkeeping_types() -> list[tuple[Callable, str]]:
-    core = importlib.import_module(
-        'numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray'
-    )
-    plain = [
-        argparse.Namespace,
-        pathlib.PosixPath,
-        ConfigDict,
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'},
-    ]
-    return [
-        *((kind, f'{kind.__module__}.{kind.__qualname__}') for kind in plain),
-        *((core.scalar, f'numpy.{name}.multiarray.scalar') for name in ('core', '_core')),
-        *(
-            (core._reconstruct, f'numpy.{name}.multiarray._reconstruct')
-            for name in ('core', '_core')
-        ),
-        (_Discarded, 'mmengine.logging.history_buffer.HistoryBuffer'),
-        (_discard_method, 'builtins.getattr'),
-    ]
-
-
-def _allow_bookkeeping() -> AbstractContextManager:
-    # Before torch 2.6 types cannot be named safe for one call under another name.
-    if torch.__version__ < torch.torch_version.TorchVersion('2.6'):
-        return nullcontext()
-    # What others have named safe for the whole process stays theirs: leaving the context would
-    # take it back.
-    taken = {
-        entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
-        for entry in torch.serialization.get_safe_globals()
-    }
-    return torch.serialization.safe_globals(
-        [(kind, name) for kind, name in _bookkeeping_types() if name not in taken]
-    )
+        try:
+            meta[META_KEY] = json.loads(meta[META_KEY])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f'{path}: its metadata {META_KEY!r} is no readable JSON ({type(error).__name__}); '
+                'convert it again from its source.'
+            ) from None
+    meta = _plain(path, meta)
+    checked = _tensors(path, state)
+    return Checkpoint(path, checked, 'safetensors', meta=meta, **(digests or file_digests(path)))
 
 
 def _unpickle(path: Path, head: bytes) -> Mapping:
     try:
-        with _allow_bookkeeping():
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error), head) from None
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, IndexError) as error:
-        if isinstance(error, ValueError) and 'the checkpoint asks for' in str(error):
-            # Said by the repaired mmengine (uniformer-mm doctor), which guards getattr itself.
-            raise _refusal(path, 'GLOBAL getattr', head) from None
-        if not _may_be_checkpoint(head):
-            raise _no_checkpoint(path, head) from None
+        content = unpickle(path)
+    except Refused as error:
+        raise _refusal(path, error) from None
+    # The instructions of a damaged file fail in every way that Python objects can.
+    except Exception as error:
         reason = ' '.join(str(error).split())[:120] or type(error).__name__
         raise CheckpointError(
-            f'{path} is cut off or damaged ({path.stat().st_size:,} bytes; torch says: {reason}); '
+            f'{path} is cut off or damaged ({path.stat().st_size:,} bytes; {shown(reason)}); '
             'delete it and fetch it again.'
         ) from None
     if not isinstance(content, Mapping):
@@ -265,24 +247,16 @@ def _no_checkpoint(path: Path, head: bytes) -> CheckpointError:
     )
 
 
-def _refusal(path: Path, message: str, head: bytes) -> CheckpointError:
-    found = re.search(r'GLOBAL ([\w.]+)', message)
-    if found is None and not _may_be_checkpoint(head):
-        return _no_checkpoint(path, head)
-    if found is None or 'truncated' in message:
-        reason = ' '.join(message.split())[-120:]
-        return CheckpointError(f'{path} is cut off or no checkpoint ({reason}); fetch it again.')
-    name = found[1]
-    module = name.split('.')[0]
-    if module in ('argparse', 'numpy', 'mmengine', 'pathlib') or name == 'builtins.getattr':
+def _refusal(path: Path, error: Refused) -> CheckpointError:
+    if error.name:
         return CheckpointError(
-            f'{path} stores {name} beside its tensors, which torch {torch.__version__} cannot be '
-            'told to pass; rewrite it once under torch >= 2.6: '
-            f'uniformer-mm convert {path.name} --to safetensors.'
+            f'{path} holds code or objects ({shown(error.name)}), not tensors alone; it was '
+            'refused and nothing in it was run. Ask its source for a plain state dict or a '
+            'safetensors file.'
         )
     return CheckpointError(
-        f'{path} holds code or objects ({name}), not tensors alone; it was refused and nothing in '
-        'it was run. Ask its source for a plain state dict or a safetensors file.'
+        f'{path} was refused: it holds {shown(str(error))}, which no checkpoint of weights needs; '
+        'fetch it again, or ask its source for a safetensors file.'
     )
 
 
@@ -314,19 +288,80 @@ def _unwrap(path: Path, content: Mapping, ema: bool) -> tuple[str, dict[str, Ten
 def _tensors(path: Path, state: Mapping) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError(f'{path} holds an empty state dict; nothing could be loaded.')
+    if len(state) > _MOST_KEYS:
+        raise CheckpointError(
+            f'{path} holds {len(state):,} entries, expected at most {_MOST_KEYS:,}; it is no '
+            'state dict.'
+        )
     for key, value in state.items():
-        if not isinstance(key, str):
-            raise CheckpointError(
-                f'{path}: key {key!r} of the state dict is of type {type(key).__name__}, not a '
-                'name; save model.state_dict() alone.'
-            )
+        _check_key(path, key)
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f'{path}: entry {key!r} of the state dict is a {type(value).__name__}, not a '
                 'tensor; save the state dict alone.'
+            )
+        if value.layout is not torch.strided or value.device.type != 'cpu':
+            raise CheckpointError(
+                f'{path}: tensor {key!r} is {value.layout} on {value.device}, expected a dense '
+                'tensor with its values; save model.state_dict() alone.'
+            )
+        if value.dtype not in _WEIGHT_DTYPES and not _is_counter(key, value):
+            raise CheckpointError(
+                f'{path}: tensor {key!r} is of {value.dtype}, expected real floating-point numbers '
+                'of 16, 32 or 64 bits; save the weights before they are quantised or converted.'
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckpointError(
                 f'{path}: tensor {key!r} has NaN or infinite values; its training diverged.'
             )
     return dict(state)
+
+
+def _check_key(path: Path, key: Any) -> None:
+    if not isinstance(key, str):
+        raise CheckpointError(
+            f'{path}: key {key!r} of the state dict is of type {type(key).__name__}, not a '
+            'name; save model.state_dict() alone.'
+        )
+    if len(key) > _LONGEST_KEY or not key.isprintable():
+        raise CheckpointError(
+            f'{path}: a key of the state dict begins with {key[:40]!r} and has {len(key):,} '
+            f'characters, expected at most {_LONGEST_KEY} that can be printed; save '
+            'model.state_dict() alone.'
+        )
+
+
+def _is_counter(key: str, value: Tensor) -> bool:
+    """Whether whole numbers belong there: BatchNorm's counter, indices of positions."""
+    return value.dtype in (torch.int64, torch.int32) and key.endswith(
+        ('num_batches_tracked', '_index', '_ids')
+    )
+
+
+def shown(text: str) -> str:
+    """Text from a file as it may be printed: control characters as escapes, not obeyed."""
+    return ''.join(
+        character if character.isprintable() or character == '\n' else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def _plain(path: Path, value: Any, depth: int = 0) -> Any:
+    """What a file says beside its tensors, with escapes shown and of a depth that can be walked."""
+    if depth > _DEEPEST:
+        raise CheckpointError(
+            f'{path} nests what it says about itself more than {_DEEPEST} deep; ask its source '
+            'for a plain state dict.'
+        )
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {
+            shown(key) if isinstance(key, str) else key: _plain(path, entry, depth + 1)
+            for key, entry in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(path, entry, depth + 1) for entry in value)
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**_plain(path, vars(value), depth + 1))
+    return value

@@ -41,7 +41,7 @@ def identify(
     ema: bool = False,
     folders: Sequence[str | PathLike] = (),
 ) -> Identified:
-    """Find, read and recognise a checkpoint.
+    """Find and read a checkpoint.
 
     Args:
         checkpoint: Path, URL or ``uniformer://`` name.

@@ -72,12 +72,12 @@ def _structure_pairs(detected: DetectedScheme, in_file: Structure) -> list[tuple
         ('tensors', f'{len(state)}, {numbers:,} numbers with statistics, {types}'),
         ('arch by its shapes', ' or '.join(in_file.archs()) or 'none of the table'),
         ('depths and dims', f'{in_file.depths}, {in_file.dims}'),
-        ('rank', '2-D (images)' if in_file.rank == 2 else '3-D (clips)'),
+        ('rank', '2-D (images)' if in_file.ndim == 2 else '3-D (clips)'),
         ('stem', f'{in_file.stem}, {in_file.in_channels} input channels'),
         ('layer scale', scale),
         ('made for', in_file.task()),
     ]
-    if in_file.rank == 3:
+    if in_file.ndim == 3:
         pairs.append(('attention', 'divided' if in_file.divided else 'joint space and time'))
         pairs.append(('patch_kernel_t', str(in_file.kernel_t)))
     return pairs

@@ -49,7 +49,7 @@ class KeyScheme:
     two_headed: str = ''
     names: tuple[tuple[str, str], ...] = ()
     container: str = 'state_dict'
-    rank: int | None = None
+    ndim: int | None = None
     differs: str = ''
 
 
@@ -58,12 +58,12 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
     'timm': KeyScheme(head='head.fc'),
     # mmpretrain and mmaction2 have no module for two heads: there the whole classifier is the
     # backbone.
-    'mmpretrain': KeyScheme(prefix='backbone.', head='head.fc', two_headed='backbone.head', rank=2),
+    'mmpretrain': KeyScheme(prefix='backbone.', head='head.fc', two_headed='backbone.head', ndim=2),
     'mmaction2': KeyScheme(
         prefix='backbone.',
         head='cls_head.fc_cls',
         two_headed='backbone.head',
-        rank=3,
+        ndim=3,
         differs='LayerNorm eps 1e-5 in blocks instead of 1e-6 (2e-5 of the logits on a small '
         'random network)',
     ),
@@ -71,7 +71,7 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
         prefix='backbone.',
         head='head.fc',
         names=_OPENMIXUP_NAMES,
-        rank=2,
+        ndim=2,
         differs='LayerNorm eps 1e-6 in patch embeddings instead of 1e-5; layer scale is on by '
         'default, so set init_values=0 for weights without it',
     ),
@@ -121,9 +121,9 @@ def detect_scheme(state: Mapping[str, Tensor], prefix: str | None = None) -> Det
     file_keys: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     head_layout = None
-    rank = _rank(state[original] for key, original in keys.items() if _is_stem(key, prefix))
+    ndim = _ndim(state[original] for key, original in keys.items() if _is_stem(key, prefix))
     for key, original in keys.items():
-        head = _head_name(key, prefix, rank)
+        head = _head_name(key, prefix, ndim)
         if head is not None:
             head_layout, name = head
         elif key.startswith(prefix):
@@ -179,17 +179,17 @@ def _is_stem(key: str, prefix: str) -> bool:
     return key.startswith(prefix) and bool(re.fullmatch(names, key[len(prefix) :]))
 
 
-def _rank(stems: Iterable[Tensor]) -> int | None:
+def _ndim(stems: Iterable[Tensor]) -> int | None:
     """2 or 3, or None without a first weight."""
     return next((stem.ndim - 2 for stem in stems), None)
 
 
-def _head_name(key: str, prefix: str, rank: int | None) -> tuple[str, str] | None:
+def _head_name(key: str, prefix: str, ndim: int | None) -> tuple[str, str] | None:
     """Layout and official name of a key that stands for a classifier head outside the trunk."""
     for name, scheme in KEY_SCHEMES.items():
         if scheme.prefix != prefix or scheme.names or scheme.head in HEADS:
             continue
-        if scheme.rank not in (None, rank):
+        if scheme.ndim not in (None, ndim):
             continue
         for own in filter(None, (scheme.head, scheme.two_headed)):
             module, _, _ = own.rpartition('.')
@@ -253,7 +253,7 @@ def write_scheme(
     if to not in KEY_SCHEMES:
         raise ValueError(f'layout={to!r} is not known; use one of {tuple(KEY_SCHEMES)}.')
     scheme = KEY_SCHEMES[to]
-    rank = _rank(value for key, value in detected.state.items() if _is_stem(key, ''))
+    ndim = _ndim(value for key, value in detected.state.items() if _is_stem(key, ''))
     dense = bool(detected.others) or 'norm1.weight' in detected.state
     if dense and to not in ('official', 'mmpose'):
         raise CheckpointError(
@@ -261,8 +261,8 @@ def write_scheme(
             f'({", ".join(detected.others) or "output norms"}); use official, mmpose or '
             'safetensors.'
         )
-    if scheme.rank not in (None, rank):
-        raise CheckpointError(f'{to} has a {scheme.rank}-D UniFormer only; this one is {rank}-D.')
+    if scheme.ndim not in (None, ndim):
+        raise CheckpointError(f'{to} has a {scheme.ndim}-D UniFormer only; this one is {ndim}-D.')
     if scheme.names and any('.t_attn.' in key for key in detected.state):
         raise CheckpointError(f'{to} has no divided attention (t_attn keys).')
     rename = renamer(scheme.names, to_official=False)

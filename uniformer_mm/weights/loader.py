@@ -44,7 +44,7 @@ class LoadReport:
         loaded: Model keys filled from the file.
         inflated: Those of them that were given a time axis.
         unused: File keys without a place in the model, by reason.
-        fresh: Model keys that keep their initialisation, by reason.
+        newly_initialised: Model keys that keep their initialisation, by reason.
     """
 
     source: str
@@ -101,7 +101,7 @@ def load_weights(
         prefix: What stands before the trunk's keys in the file; found by itself for ``''`` and
             ``'backbone.'``.
         ema: Take the averaged weights of a training checkpoint.
-        class_order: Order of classes that the labels will have, see :mod:`uniformer_mm.labels`;
+        class_order: Class order that the labels will have, see :mod:`uniformer_mm.labels`;
             a head of another or unknown order is then an error.
         folders: More folders to look for a zoo name in.
 
@@ -238,7 +238,7 @@ def _why_new(
     if part in HEADS and in_file.classes not in (None, in_model.classes):
         return f'classifier of {in_model.classes} classes'
     if '.gamma_' in key and scales_are_new(in_file, in_model):
-        return 'residual scales, which light networks for clips start anew'
+        return 'residual scales, which image weights of lightweight models lack'
     norm = re.match(r'norm(\d)$', part)
     if norm and int(norm[1]) not in in_file.output_norms:
         return 'output norms of a dense model'

@@ -79,7 +79,7 @@ class UniFormerPretrained:
 def load_zoo_checkpoint(filename: str, map_location: str | torch.device | None = None) -> dict:
     """Read a zoo row for mmengine: ``state_dict`` in the toolbox's keys, and ``meta``.
 
-    Kinetics heads come in mmaction2's alphabetical order of classes.
+    Kinetics heads come in mmaction2's alphabetical class order.
 
     Args:
         filename: ``uniformer://`` name.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How head_dim and the order of classes are known; neither can be read off the shapes.
+"""How head_dim and the class order are known; neither can be read off the shapes.
 
 qkv is a linear layer from C to 3 C whatever the heads are, so weights of another head_dim load
 without complaint and lose 15 points of top-1 (Sense-X/UniFormer issue 16). The arch states the
@@ -67,7 +67,7 @@ class Provenance:
         agreeing = (source.words for source in self.sources if source.head_dim == arch.head_dim)
         return next(agreeing, FROM_ARCH)
 
-    def check_head_dim(self, arch: Arch, arch_words: str) -> None:
+    def check_head_dim(self, arch: Arch, arch_text: str) -> None:
         """Refuse an arch that a source contradicts.
 
         Raises:
@@ -77,7 +77,7 @@ class Provenance:
             if not source.allows(arch):
                 raise CheckpointError(
                     f'head_dim does not agree: the file was trained with {source.head_dim} '
-                    f'({source.words}), the model has {arch.head_dim} (arch {arch_words}); no '
+                    f'({source.words}), the model has {arch.head_dim} (arch {arch_text}); no '
                     'shape shows it and the results would be wrong. Choose an arch with head_dim '
                     f'{source.head_dim}.'
                 )
@@ -92,7 +92,7 @@ class Provenance:
             return
         if self.class_order is None:
             raise CheckpointError(
-                f'the file does not say the order of its classes, but {wanted!r} is wanted; state '
+                f'the file does not say the class order, but {wanted!r} is wanted; state '
                 'it once: uniformer-mm convert FILE --to official --class-order ORDER.'
             )
         raise CheckpointError(
@@ -105,7 +105,7 @@ class Provenance:
 def find_provenance(
     file: Checkpoint, detected: DetectedScheme, in_file: Structure, resolved: ResolvedFile
 ) -> Provenance:
-    """Collect everything that speaks for a head_dim or an order of classes.
+    """Collect everything that speaks for a head_dim or an class order.
 
     Args:
         file: The file.
@@ -215,8 +215,8 @@ def _class_order(
         return ours, 'recorded in the file'
     if resolved.row is None or not resolved.row.class_order:
         return None, ''
-    if resolved.host is not None and resolved.host.class_order:
-        return resolved.host.class_order, f'this host of zoo row {resolved.row.id}'
+    if resolved.mirror is not None and resolved.mirror.class_order:
+        return resolved.mirror.class_order, f'this mirror of zoo row {resolved.row.id}'
     if detected.scheme == 'mmaction2':
         # Converted by someone under the row's name; whether the rows were permuted is not said.
         return None, ''

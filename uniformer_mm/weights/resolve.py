@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from ..errors import CheckpointError
 from .download import DiskFullError, DownloadError, fetch, record, sidecar_of
 from .files import file_digests
-from .zoo import SCHEME, Host, Row, find_by_digest, find_row
+from .zoo import SCHEME, Mirror, Row, find_by_digest, find_row
 
 ENVIRONMENT = 'UNIFORMER_WEIGHTS'
 _OPENMMLAB_HASH = re.compile(r'-([0-9a-f]{8})(?:_\d{8})?\.pth$')
@@ -31,14 +31,14 @@ class ResolvedFile:
         path: The file.
         digests: Its ``sha256`` and ``md5``.
         row: Zoo row that it was asked for by, or that its hash belongs to.
-        host: Host whose hash it has, or that it came from.
+        mirror: Mirror whose hash it has, or that it came from.
         known_by: ``'name'``, ``'hash'`` or ``''`` (from elsewhere).
     """
 
     path: Path
     digests: dict[str, str]
     row: Row | None = None
-    host: Host | None = None
+    mirror: Mirror | None = None
     known_by: str = ''
 
 
@@ -63,7 +63,7 @@ def resolve_file(
     """Find the file that a checkpoint argument means.
 
     A zoo name is looked for in the cache, then in the other folders of ``UNIFORMER_WEIGHTS`` and
-    ``folders``, then downloaded into the cache from its hosts in order of preference.
+    ``folders``, then downloaded into the cache from its mirrors in order of preference.
 
     Args:
         checkpoint: Path; ``uniformer://`` and a row id, short name or file name of the zoo; or an
@@ -76,7 +76,7 @@ def resolve_file(
 
     Raises:
         CheckpointError: It is not there and cannot be had; the message says which file to put
-            where, its hash and every host. Or a file that is there has the wrong hash.
+            where, its hash and every mirror. Or a file that is there has the wrong hash.
         ValueError: The zoo has no such name.
     """
     text = os.fspath(checkpoint)
@@ -113,19 +113,19 @@ def _locate_row(row: Row, folders: Sequence[Path], download: bool) -> ResolvedFi
                 return _check_found(row, path, in_cache=folder == cache)
     failures: dict[str, str] = {}
     if download:
-        for host in (h for h in row.hosts if h.kind != 'page'):
-            path = cache / row.file_at(host)
+        for mirror in (m for m in row.mirrors if m.kind != 'page'):
+            path = cache / row.file_at(mirror)
             try:
-                digests = fetch(host, path, row_id=row.id)
+                digests = fetch(mirror, path, row_id=row.id)
             except DiskFullError:
                 raise
             except DownloadError as error:
-                failures[host.url] = str(error).removeprefix(f'{host.url}: ')
+                failures[mirror.url] = str(error).removeprefix(f'{mirror.url}: ')
                 print_log(f'{row.id}: {error}', logger='current', level=logging.WARNING)
                 continue
-            if not (host.md5 or host.sha256_prefix):
+            if not (mirror.md5 or mirror.sha256_prefix):
                 _say_first_use(path, digests)
-            return ResolvedFile(path, digests, row, host, 'name')
+            return ResolvedFile(path, digests, row, mirror, 'name')
     raise CheckpointError(_how_to_get(row, cache, failures))
 
 
@@ -136,17 +136,21 @@ def _check_found(row: Row, path: Path, in_cache: bool) -> ResolvedFile:
         raise CheckpointError(
             f'{path}: no permission to read it; change its mode (chmod +r) or copy it.'
         ) from None
-    hosts = [host for host in row.hosts if row.file_at(host) == path.name and host.kind != 'page']
+    mirrors = [
+        mirror
+        for mirror in row.mirrors
+        if row.file_at(mirror) == path.name and mirror.kind != 'page'
+    ]
     match = next(
-        (h for h in hosts if (h.md5 or h.sha256_prefix) and not h.contradicts(digests)), None
+        (m for m in mirrors if (m.md5 or m.sha256_prefix) and not m.contradicts(digests)), None
     )
     if match:
         return ResolvedFile(path, digests, row, match, 'name')
-    open_hosts = [host for host in hosts if not (host.md5 or host.sha256_prefix)]
-    if not open_hosts:
+    open_mirrors = [mirror for mirror in mirrors if not (mirror.md5 or mirror.sha256_prefix)]
+    if not open_mirrors:
         raise CheckpointError(
             f'{path}: wrong hash for {row.id} (expected '
-            f'{" or ".join(host.hash_words for host in hosts)}, got md5 {digests["md5"]}); move it '
+            f'{" or ".join(m.hash_text for m in mirrors)}, got md5 {digests["md5"]}); move it '
             'away to have it downloaded again, or load it by its path.'
         )
     sidecar = sidecar_of(path)
@@ -161,7 +165,7 @@ def _check_found(row: Row, path: Path, in_cache: bool) -> ResolvedFile:
     elif in_cache:
         record(path, digests, url=None, row_id=row.id)
         _say_first_use(path, digests)
-    return ResolvedFile(path, digests, row, open_hosts[0], 'name')
+    return ResolvedFile(path, digests, row, open_mirrors[0], 'name')
 
 
 def _locate_url(url: str) -> ResolvedFile:
@@ -169,16 +173,16 @@ def _locate_url(url: str) -> ResolvedFile:
     if not name:
         raise CheckpointError(f'{url} names no file.')
     prefix = _OPENMMLAB_HASH.search(name)
-    host = Host('url', url, sha256_prefix=prefix[1] if prefix else '')
+    mirror = Mirror('url', url, sha256_prefix=prefix[1] if prefix else '')
     path = weight_folders()[0] / name
-    digests = fetch(host, path)
-    if host.contradicts(digests):
-        raise CheckpointError(f'{path}: wrong hash (expected {host.hash_words}); delete it.')
+    digests = fetch(mirror, path)
+    if mirror.contradicts(digests):
+        raise CheckpointError(f'{path}: wrong hash (expected {mirror.hash_text}); delete it.')
     known = find_by_digest(digests)
     return (
         ResolvedFile(path, digests, *known, 'hash')
         if known
-        else ResolvedFile(path, digests, None, host)
+        else ResolvedFile(path, digests, None, mirror)
     )
 
 
@@ -192,12 +196,12 @@ def _say_first_use(path: Path, digests: dict[str, str]) -> None:
 
 
 def _how_to_get(row: Row, cache: Path, failures: dict[str, str]) -> str:
-    """One sentence for people without a network, and every host."""
+    """One sentence for people without a network, and every mirror."""
     places = []
-    for host in row.hosts:
-        why = f'; {failures[host.url]}' if host.url in failures else ''
-        note = 'for browsers only, ' if host.kind == 'page' else ''
-        places.append(f'{host.url} ({note}{row.file_at(host)}, {host.hash_words}{why})')
+    for mirror in row.mirrors:
+        why = f'; {failures[mirror.url]}' if mirror.url in failures else ''
+        note = 'for browsers only, ' if mirror.kind == 'page' else ''
+        places.append(f'{mirror.url} ({note}{row.file_at(mirror)}, {mirror.hash_text}{why})')
     folder = row.family.drive_folder
     if folder:
         places.append(f'https://drive.google.com/drive/folders/{folder} (all of its family)')

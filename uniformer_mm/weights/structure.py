@@ -39,7 +39,7 @@ class Structure:
         token_labels: Whether the dense head of token labelling is there.
     """
 
-    rank: int
+    ndim: int
     in_channels: int
     stem: str
     downsample: str | None
@@ -80,7 +80,7 @@ class Structure:
         """The structure in a few words."""
         names = self.archs()
         arch = ' or '.join(names) or f'custom (depths {self.depths}, dims {self.dims})'
-        return f'{arch}, {self.rank}-D, {self.task()}'
+        return f'{arch}, {self.ndim}-D, {self.task()}'
 
     def task(self) -> str:
         """What the ends of the network are made for, in words."""
@@ -98,7 +98,7 @@ def structure_of(state: Mapping[str, Tensor]) -> Structure:
         state: Tensors (of any device, also meta) by official names; the stem must be there.
 
     Returns:
-        The signature. Missing pieces read as absent.
+        The structure. Missing pieces read as absent.
     """
     blocks: dict[int, int] = {}
     for key in state:
@@ -123,7 +123,7 @@ def structure_of(state: Mapping[str, Tensor]) -> Structure:
     head = state.get('head.weight')
     hidden = state.get('blocks1.0.mlp.fc1.weight')
     return Structure(
-        rank=stem.ndim - 2,
+        ndim=stem.ndim - 2,
         in_channels=stem.shape[1],
         stem='conv' if conv_stem else 'patch',
         downsample=downsample[0] if downsample else None,
@@ -168,16 +168,17 @@ def first_difference(file: Structure, model: Structure, target: str) -> str | No
     archs = ' or '.join(file.archs()) or 'a custom arch'
     use = f"build the model with arch='{file.archs()[0]}'" if file.archs() else 'build that network'
     stages = min(len(file.depths), len(model.depths))
-    if file.rank > model.rank:
+    if file.ndim > model.ndim:
         return (
             '3-D weights into a 2-D model: weights of clips have a time axis that images lack; '
             'use UniFormer3d, or a 2-D checkpoint'
         )
     if stages > _UNMARKED_STAGES and file.light != model.light:
         return (
-            f'this is a light (hourglass) checkpoint ({archs}); the model is {target}'
+            f'this is a lightweight (hourglass) checkpoint ({archs}); the model is {target}'
             if file.light
-            else f'the model is light ({target}); this checkpoint ({archs}) has no class token'
+            else f'the model is lightweight ({target}); this checkpoint ({archs}) has no class '
+            'token'
         )
     if file.stem != model.stem:
         return f'this is a {file.stem}-stem checkpoint ({archs}); the model is {target}; {use}'
@@ -217,9 +218,9 @@ def first_difference(file: Structure, model: Structure, target: str) -> str | No
 def scales_are_new(file: Structure, model: Structure) -> bool:
     """Whether a model's residual scales may be missing in a file.
 
-    Official light networks for clips add them (initially 0.1) to image weights that have none.
+    Official lightweight models for clips add them (initially 0.1) to image weights that have none.
     """
-    inflates = file.rank < model.rank
+    inflates = file.ndim < model.ndim
     return model.light and inflates and file.layer_scale is None and model.layer_scale is not None
 
 

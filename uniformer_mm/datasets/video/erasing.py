@@ -17,7 +17,7 @@ MAX_ATTEMPTS = 100
 
 @register(TRANSFORMS)
 class CubeErasing:
-    """Replaces one box, the same in all frames, by noise that is fresh for each pixel and frame.
+    """Replaces one box, the same in all frames, by noise that is drawn for each pixel and frame.
 
     The noise is standard normal after normalisation. Here the data preprocessor normalises, after
     this transform, so the noise is drawn in pixel units as ``mean + std * N(0, 1)``.

@@ -152,7 +152,7 @@ def _picture(evaluation: Any, image: int, score: float, path: Path) -> Markup:
         drawn = [
             images.draw_boxes(
                 photo,
-                [(scale[0] * np.array(item['bbox']), _box_words(item, names)) for item in items],
+                [(scale[0] * np.array(item['bbox']), _box_text(item, names)) for item in items],
                 colour,
             )
             for items, colour in ((truths, images.TRUTH), (guesses, images.GUESS))
@@ -166,6 +166,6 @@ def _joints(person: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(person['keypoints'], float).reshape(-1, 3)
 
 
-def _box_words(item: Mapping[str, Any], names: Mapping[int, str]) -> str:
+def _box_text(item: Mapping[str, Any], names: Mapping[int, str]) -> str:
     name = names[item['category_id']]
     return f'{name} {item["score"]:.2f}' if 'score' in item else name

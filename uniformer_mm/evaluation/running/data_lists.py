@@ -73,7 +73,7 @@ def list_order(config: Config, dataset_name: str, stated: str | None) -> str | N
     """
     if not dataset_name.startswith('kinetics'):
         if stated is not None:
-            raise ValueError(f'class_order={stated!r}: {dataset_name} has one order of classes.')
+            raise ValueError(f'class_order={stated!r}: {dataset_name} has one class order.')
         return None
     if stated is not None and stated not in ORDERS:
         raise ValueError(f'class_order={stated!r} is not known; use one of {ORDERS}.')

@@ -71,14 +71,14 @@ class ResumableTestLoop(BaseLoop):
         there, absent = split_missing(choose(listed, limit, seed))
         _check_missing(there, absent, missing)
         self.chosen = there
-        self.facts = {
+        self.counts = {
             'list_sha256': list_digest(listed, files),
             'listed': len(listed),
             'files': len({sample.key for sample in there}),
             'samples': len(there),
             'missing': len({sample.key for sample in absent}),
         }
-        identity = {**(identity or {}), 'list_sha256': self.facts['list_sha256']}
+        identity = {**(identity or {}), 'list_sha256': self.counts['list_sha256']}
         identity |= {'limit': str(limit), 'seed': str(seed)}
         self.store = PredictionStore(folder, identity, rank=shard)
         # Shares are fixed before what is finished is left out: processes start at different times.
@@ -91,7 +91,7 @@ class ResumableTestLoop(BaseLoop):
         if not isinstance(evaluator, Evaluator):
             evaluator = runner.build_evaluator(evaluator)
         self.evaluator = evaluator
-        self.facts['listed_files'] = count_files(listed, evaluator)
+        self.counts['listed_files'] = count_files(listed, evaluator)
         self.evaluator.dataset_meta = runner.visualizer.dataset_meta = dataset.metainfo
         self.score = score
         self.shard = shard
@@ -139,8 +139,8 @@ class ResumableTestLoop(BaseLoop):
 
     def _tell(self, done: int, total: int) -> None:
         """One line for the process that shows the progress bar."""
-        facts = {'done': done, 'total': total, 'already': self.already, 'shard': self.shard}
-        sys.stdout.write(f'\n{PROGRESS}{json.dumps(facts)}\n')
+        state = {'done': done, 'total': total, 'already': self.already, 'shard': self.shard}
+        sys.stdout.write(f'\n{PROGRESS}{json.dumps(state)}\n')
         sys.stdout.flush()
 
     def _score(self) -> dict[str, float]:

@@ -57,7 +57,7 @@ def run(folder: Path, *, collect: bool = False) -> dict:
         collect: Only store the results of the samples.
 
     Returns:
-        The toolbox's metrics, facts about data and weights, and the device.
+        The toolbox's metrics, what is known of data and weights, and the device.
     """
     config = Config.fromfile(folder / CONFIG)
     spec = json.loads((folder / SPEC).read_text(encoding='utf-8'))
@@ -80,7 +80,7 @@ def run(folder: Path, *, collect: bool = False) -> dict:
     metrics = runner.test()
     return {
         'metrics': {name: float(value) for name, value in metrics.items()},
-        'data': runner.test_loop.facts,
+        'data': runner.test_loop.counts,
         'weights': asdict(loaded),
         'classes': list(runner.test_loop.dataloader.dataset.metainfo.get('classes') or ()),
     }

@@ -212,7 +212,7 @@ def _check_keypoints(
     if None not in size:
         for axis, name in enumerate('xy'):
             values = points[axis::3]
-            # A joint outside the picture is a fair guess, one a picture away is another unit.
+            # A joint outside the image is a fair guess, one a image away is another unit.
             if min(values) < -size[axis] or max(values) > 2 * size[axis]:
                 issues.add(
                     'keypoints far outside their image',

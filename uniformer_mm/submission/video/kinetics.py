@@ -24,7 +24,7 @@ _DATA_SETS = {400: 'kinetics400', 600: 'kinetics600'}
 
 
 def label_names(order: str) -> tuple[str, ...]:
-    """Class names as the Kinetics csv files write them, in an order of classes.
+    """Class names as the Kinetics csv files write them, in an class order.
 
     The authors' list of Kinetics-600 has underscores for spaces.
 
@@ -35,7 +35,7 @@ def label_names(order: str) -> tuple[str, ...]:
 
 
 def choose_order(stated: str | None, asked: str | None, source: str) -> str:
-    """The order of the classes of scores, from the file and the command line.
+    """The class order of scores, from the file and the command line.
 
     Raises:
         ValueError: Neither says it, both say different ones, or it is unknown.
@@ -68,7 +68,7 @@ def write_kinetics(
 
     Args:
         scores: Scores of every video.
-        order: Order of their classes.
+        order: Class order.
         official: Ids of the videos of the test set.
         folder: Where to write.
         algorithm: Name of the entry; the benchmark prescribes no file name.
@@ -81,7 +81,7 @@ def write_kinetics(
         The file, and notes on it.
 
     Raises:
-        ValueError: Scores that do not fit the list or the order of classes, or output that cannot
+        ValueError: Scores that do not fit the list or the class order, or output that cannot
             be written.
     """
     require_plain(algorithm)

@@ -36,7 +36,7 @@ class VideoScores:
         ids: Ids of the videos, unique.
         scores: Scores ``[N, C]``, float64, finite.
         labels: Class indices that were saved beside the scores; -1 where none is known.
-        class_order: Order of the classes that the file states.
+        class_order: Class order that the file states.
     """
 
     source: str

@@ -21,7 +21,7 @@ from .ssv2 import read_ssv2
 
 TOP = 5
 _PERCENT = 100
-# Below this top-1, another order of the classes that is ten times better is the right one.
+# Below this top-1, another class order that is ten times better is the right one.
 _SUSPICIOUS = 5.0
 _MARGIN = 10
 
@@ -157,7 +157,7 @@ def _best(scores: VideoScores, order: str) -> dict[str, list[str]]:
 def _refuse_other_order(
     scores: VideoScores, order: str, list_order: str, truth: Mapping[str, str], top1: float
 ) -> None:
-    """Raise if the scores are evidently in the data set's other order of classes."""
+    """Raise if the scores are evidently in the data set's other class order."""
     if top1 >= _SUSPICIOUS:
         return
     data_set, _, kind = order.partition('_')

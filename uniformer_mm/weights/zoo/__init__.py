@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every published UniFormer checkpoint as a row of a table.
 
-``checkpoints.csv`` has one row for each published result, ``hosts.csv`` the mirrors of their
+``checkpoints.csv`` has one row for each published result, ``mirrors.csv`` the mirrors of their
 files, ``families.csv`` what rows of one origin share. ``file_source`` says how a file's name is
 known (``official code``, ``third party``, ``inferred``, ``unknown``: then the name is ours), and
 md5 values were published by third parties for the files on Google Drive. Source of all facts:
@@ -20,7 +20,7 @@ from importlib.resources import files
 from ...models.arch import ARCHS
 
 SCHEME = 'uniformer://'
-# Hosts in order of preference: the authors' direct one, their Google Drive (which has download
+# Mirrors in order of preference: the authors' direct one, their Google Drive (which has download
 # quotas), the toolboxes' servers, other people's copies.
 _PREFERENCE = ('hf', 'drive', 'url', 'mirror', 'page')
 _DATASETS = {
@@ -36,7 +36,7 @@ _DATASETS = {
 
 
 @dataclass(frozen=True)
-class Host:
+class Mirror:
     """One place that holds a file of a row.
 
     Attributes:
@@ -45,9 +45,9 @@ class Host:
         address: ``repo:path``, Drive id or URL.
         md5: Digest where known.
         sha256_prefix: First digits of the digest where known (OpenMMLab's file names).
-        container: Top-level key of this host's file, where it is known to differ.
-        class_order: Order of the head's rows in this host's file, where it differs.
-        note: What is known about the host.
+        container: Top-level key of this mirror's file, where it is known to differ.
+        class_order: Order of the head's rows in this mirror's file, where it differs.
+        note: What is known about the mirror.
     """
 
     kind: str
@@ -69,14 +69,14 @@ class Host:
         return self.address
 
     @property
-    def hash_words(self) -> str:
+    def hash_text(self) -> str:
         """The known digest, in words."""
         if self.md5:
             return f'md5 {self.md5}'
         return f'sha256 {self.sha256_prefix}...' if self.sha256_prefix else 'hash not known'
 
     def contradicts(self, digests: dict[str, str]) -> bool:
-        """Whether a file of these digests is not this host's."""
+        """Whether a file of these digests is not this mirror's."""
         wrong_md5 = self.md5 and digests['md5'] != self.md5
         return bool(wrong_md5) or not digests['sha256'].startswith(self.sha256_prefix)
 
@@ -126,7 +126,7 @@ class Row:
     file_source: str
     log: str
     exp: str
-    hosts: tuple[Host, ...]
+    mirrors: tuple[Mirror, ...]
 
     @property
     def released(self) -> bool:
@@ -139,12 +139,12 @@ class Row:
         return ARCHS[self.arch].head_dim
 
     @property
-    def rank(self) -> int:
+    def ndim(self) -> int:
         """3 for clips, else 2."""
         return 3 if self.frames else 2
 
     @property
-    def scale_words(self) -> str:
+    def scale_text(self) -> str:
         """Layer scale, in words."""
         arch = ARCHS[self.arch]
         value = self.layer_scale or arch.layer_scale
@@ -164,35 +164,35 @@ class Row:
     @property
     def file_names(self) -> list[str]:
         """Names under which the file may lie in a folder, the authors' first."""
-        return list(dict.fromkeys([self.file, *map(self.file_at, self.hosts)]))
+        return list(dict.fromkeys([self.file, *map(self.file_at, self.mirrors)]))
 
-    def file_at(self, host: Host) -> str:
-        """The file's name at one of the hosts."""
-        if host.kind in ('drive', 'page'):
+    def file_at(self, mirror: Mirror) -> str:
+        """The file's name at one of the mirrors."""
+        if mirror.kind in ('drive', 'page'):
             return self.file
-        return host.address.rpartition('/')[2].rpartition(':')[2]
+        return mirror.address.rpartition('/')[2].rpartition(':')[2]
 
 
 @lru_cache(maxsize=1)
 def rows() -> tuple[Row, ...]:
     """All rows, in the order of the table."""
     families = {line['family']: Family(**line) for line in _read('families.csv')}
-    mirrors: dict[str, list[Host]] = {}
-    for line in _read('hosts.csv'):
-        mirrors.setdefault(line.pop('file'), []).append(Host(**line))
+    by_file: dict[str, list[Mirror]] = {}
+    for line in _read('mirrors.csv'):
+        by_file.setdefault(line.pop('file'), []).append(Mirror(**line))
     found = []
     for line in _read('checkpoints.csv'):
         drive, md5 = line.pop('drive'), line.pop('md5')
-        hosts = list(mirrors.get(line['file'], [])) if line['file'] else []
+        mirrors = list(by_file.get(line['file'], [])) if line['file'] else []
         if drive:
-            hosts.append(Host('drive', drive, md5=md5, note='official'))
-        hosts.sort(key=lambda host: _PREFERENCE.index(host.kind))
+            mirrors.append(Mirror('drive', drive, md5=md5, note='official'))
+        mirrors.sort(key=lambda mirror: _PREFERENCE.index(mirror.kind))
         line['family'] = families[line['family']]
         line['metrics'] = {
             name: float(value)
             for name, value in (metric.split('=') for metric in line['metrics'].split(';'))
         }
-        found.append(Row(**line, hosts=tuple(hosts)))
+        found.append(Row(**line, mirrors=tuple(mirrors)))
     return tuple(found)
 
 
@@ -224,12 +224,12 @@ def percent(value: float) -> str:
     return f'{value:.2f}'.removesuffix('0')
 
 
-def find_by_digest(digests: dict[str, str]) -> tuple[Row, Host] | None:
-    """The row and host whose file has these digests, or None."""
+def find_by_digest(digests: dict[str, str]) -> tuple[Row, Mirror] | None:
+    """The row and mirror whose file has these digests, or None."""
     for row in rows():
-        for host in row.hosts:
-            if (host.md5 or host.sha256_prefix) and not host.contradicts(digests):
-                return row, host
+        for mirror in row.mirrors:
+            if (mirror.md5 or mirror.sha256_prefix) and not mirror.contradicts(digests):
+                return row, mirror
     return None
 
 

@@ -35,7 +35,7 @@ def add_zoo_parser(subparsers: _SubParsersAction) -> ArgumentParser:
     )
     parser.set_defaults(run=_list_zoo)
     actions = parser.add_subparsers(metavar='ACTION')
-    show = actions.add_parser('show', help='all that is known about a row, and its hosts')
+    show = actions.add_parser('show', help='all that is known about a row, and its mirrors')
     show.add_argument('row', metavar='ROW', help=ROW_HELP)
     show.set_defaults(run=_show_row)
     fetch = actions.add_parser('fetch', help='download a row into the cache')
@@ -73,7 +73,7 @@ def _show_row(args: Namespace) -> int:
         ('task', f'{row.family.task}, {row.dataset}'),
         ('arch', row.arch),
         ('head_dim', str(row.head_dim)),
-        ('layer scale', row.scale_words),
+        ('layer scale', row.scale_text),
         ('attention', row.attention or 'global'),
         ('input', _input_text(row)),
         ('normalisation', row.family.normalisation),
@@ -84,9 +84,9 @@ def _show_row(args: Namespace) -> int:
         ('licence', row.family.licence),
         ('source', f'{row.family.source}, {row.exp}' if row.exp else row.family.source),
     ]
-    for host in row.hosts:
-        note = f'; {host.note}' if host.note else ''
-        pairs.append(('host', f'{host.url} ({host.hash_words}{note})'))
+    for mirror in row.mirrors:
+        note = f'; {mirror.note}' if mirror.note else ''
+        pairs.append(('mirror', f'{mirror.url} ({mirror.hash_text}{note})'))
     if row.log:
         pairs.append(('training log', f'https://drive.google.com/file/d/{row.log}'))
     if row.family.drive_folder:

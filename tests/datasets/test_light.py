@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The light networks on Kinetics: clips, both logits, and a first step on real videos."""
+"""The lightweight models on Kinetics: clips, both logits, and a first step on real videos."""
 
 from __future__ import annotations
 
