@@ -85,11 +85,16 @@ def test_layers_of_captum(name: str) -> None:
             assert_same(ours, theirs, 1e-8)
 
 
+def to_unit(cam: Tensor) -> Tensor:
+    """Each map from 0 to 1."""
+    cam = cam - cam.amin((1, 2), keepdim=True)
+    return cam / (1e-7 + cam.amax((1, 2), keepdim=True))
+
+
 def scaled(cam: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """As pytorch-grad-cam shows a map: from 0 to 1, then resized to the image."""
-    cam = cam - cam.flatten(1).amin(1).view(-1, *(1,) * (cam.ndim - 1))
-    cam = cam / (1e-7 + cam.flatten(1).amax(1).view(-1, *(1,) * (cam.ndim - 1)))
-    return F.interpolate(cam[:, None], size=size, mode='bilinear')[:, 0].numpy()
+    """As pytorch-grad-cam shows a map: from 0 to 1, resized to the image, and once more."""
+    resized = F.interpolate(to_unit(cam)[:, None], size=size, mode='bilinear')[:, 0]
+    return to_unit(resized).numpy()
 
 
 @pytest.mark.parametrize('place', ['blocks4.0', 'blocks3.1', 'blocks1.0'])
@@ -105,9 +110,9 @@ def test_grad_cam_of_pytorch_grad_cam(name: str, place: str) -> None:
         found = cam(input_tensor=x, targets=chosen)
     want = scaled(grad_cam(case, reference, x, place).clamp(min=0), SIDES)
     assert found.shape == (len(x), *SIDES)
-    # They resize with OpenCV.
-    assert np.abs(found - want).mean() < 0.02
-    assert np.corrcoef(found.ravel(), want.ravel())[0, 1] > 0.98
+    # They resize with OpenCV, in float32.
+    assert np.abs(found - want).mean() < 0.01
+    assert np.corrcoef(found.ravel(), want.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize('method', ['GradCAM', 'EigenCAM', 'GradCAMPlusPlus', 'LayerCAM'])
