@@ -434,7 +434,7 @@ def _from_stream(file: BinaryIO, size: int) -> Any:
             raise Refused(f'a storage of {count:,} elements that declares {written:,}')
         storages[key] = _Storage(bytearray(_exactly(file, count * dtype.itemsize)), dtype)
     content.seek(begin)
-    return _Machine(content, lambda pid: storages[pid[1]]).load()
+    return _Machine(content, lambda pid: storages[pid[2]]).load()
 
 
 class _Scout(_Machine):
