@@ -54,10 +54,9 @@ def test_objects_of_a_folder_as_coco_reads_them(carried, tmp_path, capsys) -> No
     assert len(list(out.glob('*.png'))) == len(model.samples)
     coco = COCO(str(out / 'predictions.json'))
     assert [one['name'] for one in coco.loadCats(coco.getCatIds())][:2] == ['circle', 'square']
-    for image in coco.loadImgs(coco.getImgIds()):
-        (found,) = uniformer_mm.predict(
-            model.samples[0].parent / image['file_name'], model.config, weights, device='cpu'
-        )
+    results = uniformer_mm.predict(model.samples, model.config, weights, device='cpu')
+    for image, found in zip(coco.loadImgs(coco.getImgIds()), results, strict=True):
+        assert found.name == image['file_name']
         entries = coco.loadAnns(coco.getAnnIds(image['id']))
         assert [one['score'] for one in entries] == pytest.approx(found.scores.tolist(), rel=1e-3)
         assert (coco.annToMask(entries[0]).astype(bool) == found.masks[0]).all()
