@@ -67,7 +67,9 @@ def draw(output: Path) -> None:
     # Helpers that everybody imports would hide the rest.
     hidden = {room for row in rows[:2] for room in row}
     widest = max(map(len, rows))
-    figure, axes = plt.subplots(figsize=(1.05 * widest * WIDTH, len(rows) * (HEIGHT + GAP_Y) * 0.72))
+    figure, axes = plt.subplots(
+        figsize=(1.05 * widest * WIDTH, len(rows) * (HEIGHT + GAP_Y) * 0.72)
+    )
     centres = {}
     for y, row in enumerate(rows):
         left = (widest - len(row)) / 2 * (WIDTH + GAP_X)
@@ -80,7 +82,9 @@ def draw(output: Path) -> None:
             axes.add_patch(box)
             centres[room] = corner[0] + WIDTH / 2, corner[1] + HEIGHT / 2
             title = f'{room}  ({lines[room]:,} lines)'
-            axes.text(*centres[room], _text(title, room), ha='center', va='center', size=8, zorder=3)
+            axes.text(
+                *centres[room], _text(title, room), ha='center', va='center', size=8, zorder=3
+            )
     for importer, other in sorted(arrows):
         if {importer, other} & hidden or importer.startswith(('cli', '__main__')):
             continue

@@ -54,8 +54,12 @@ def prepare(path: Path, *, overwrite: bool) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, named: str | None = None) -> Iterator[Path]:
     """A temporary sibling of ``path`` that takes its place on success and vanishes on failure.
+
+    Args:
+        path: The final name.
+        named: What errors call it, such as ``"output='x'"``; the path by default.
 
     Raises:
         ValueError: The disk refused; nothing is left behind.
@@ -69,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise ValueError(
-            f'{path}: cannot be written ({error.strerror or error}); name another place.'
+            f'{named or path}: cannot be written ({error.strerror or error}); name another place.'
         ) from error
     finally:
         # A folder that is none cannot be cleared; the error above says so.

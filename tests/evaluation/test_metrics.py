@@ -9,12 +9,8 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 
 from uniformer_mm.evaluation import ConfusionIoU, ViewAccuracy
-from uniformer_mm.evaluation.metrics.confusion import (
-    fuse_views,
-    image_confusion,
-    image_labels,
-    iou_summary,
-)
+from uniformer_mm.evaluation.metrics.confusion import image_confusion, image_labels, iou_summary
+from uniformer_mm.evaluation.metrics.views import fuse_views
 
 CLASSES = 9
 

@@ -77,12 +77,23 @@ def as_rows(tensor: Tensor) -> Tensor:
     return tensor.flatten(0, -2)
 
 
+def in_any_order(tensor: Tensor) -> Tensor:
+    """Tokens sorted by their first channel: those that hourglass blocks keep have no order."""
+    order = tensor[..., :1].argsort(dim=1, stable=True)
+    return tensor.take_along_dim(order, 1)
+
+
 def compare(case: Case, name: str, got: list[list[Tensor]], want: list[list[Tensor]]) -> None:
     assert len(got) == len(want), f'{name} was called {len(got)} times, not {len(want)}'
     by_rows = name.startswith('norm')
     if 'window_size' in case.options and name.startswith('blocks3'):
         by_rows = in_tokens(case, name.removesuffix(' backward'))
     for ours, theirs in zip(got, want, strict=True):
+        if case.hourglass and name.count('.') == 1 and name > 'blocks3':
+            # Our scores lie as the map does, and None stands for those that nobody needs.
+            theirs = [t.view_as(o) for o, t in zip(ours, theirs, strict=False)]
+        elif case.hourglass and in_tokens(case, name.removesuffix(' backward')):
+            ours, theirs = map(in_any_order, ours), map(in_any_order, theirs)
         if by_rows:
             assert {tensor.ndim for tensor in ours} == {3}, name
             ours, theirs = map(as_rows, ours), map(as_rows, theirs)

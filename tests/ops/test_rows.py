@@ -45,6 +45,16 @@ def test_running_statistics_are_updated_as_pytorch_does(momentum: float | None) 
     torch.testing.assert_close(buffers, list(norm.buffers()))
 
 
+def test_all_weights_of_a_block_are_folded_as_one_by_one() -> None:
+    (_, gamma, beta, weight, bias), _ = CASES[0].norm_linear('cpu')
+    plain = rows.implementation(weight)
+    matrices = [rows.Matrix(weight, bias, gamma, beta), rows.Matrix(weight[..., None, None], bias)]
+    found, taps = plain.fold_all(matrices, [torch.zeros(4, 1, 3, 3)], torch.float32)
+    expected = [plain.fold(weight, bias, *s, torch.float32) for s in ((gamma, beta), (None, None))]
+    torch.testing.assert_close(found, expected)
+    assert taps == [None]
+
+
 def test_no_rows() -> None:
     x = torch.zeros(0, 6)
     for function in (operations.column_sum, lambda t: operations.gelu_grad(t, t)[2]):

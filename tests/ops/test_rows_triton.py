@@ -166,6 +166,41 @@ def test_running_norm_is_folded(device: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('dtype', [FLOAT32, BFLOAT16], ids=str)
+def test_all_weights_of_a_block_in_one_launch(
+    dtype: torch.dtype, device: str, poisoned: list
+) -> None:
+    """Cast, scaled, normalised with running statistics; more of them than one launch takes."""
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw).to(device)
+
+    running = rows.RunningNorm(random(17), random(17).abs(), 1e-3)
+    matrices = [
+        rows.Matrix(random(5, 300), random(5), random(300), random(300)),
+        # With strides, which are read as if there were none.
+        rows.Matrix(random(8, 70).t(), random(70)),
+        rows.Matrix(random(9, 17, 1, 1), random(9), random(17), random(17), running),
+        rows.Matrix(random(3, 4), random(3)),
+        rows.Matrix(random(6, 2), random(6), random(2), random(2)),
+    ]
+    convs = [random(70, 1, 5, 5), random(3, 1, 3, 3, 3), random(1, 1, 1, 1)]
+    found, taps = rows.implementation(convs[0], 'triton').fold_all(matrices, convs, dtype)
+    plain = rows.implementation(convs[0], 'pytorch')
+    for matrix, pair in zip(matrices, found, strict=True):
+        *tensors, statistics = matrix
+        wide = (None if tensor is None else tensor.double().squeeze() for tensor in tensors)
+        exact = plain.fold(*wide, torch.float64, statistics)
+        for one, truth in zip(pair, exact, strict=True):
+            assert one.dtype is dtype
+            tolerance = 2 * torch.finfo(dtype).eps * truth.abs().max().item()
+            torch.testing.assert_close(one.double(), truth, rtol=0, atol=tolerance)
+    for weight, transposed in zip(convs, taps, strict=True):
+        assert transposed.is_contiguous()
+        assert torch.equal(transposed, weight.flatten(1).t())
+
+
 def test_mixed_dtypes_of_the_stream_and_the_branch(device: str) -> None:
     x, grad = RowsCase(40, 24, 1).maps(device)
     xhat, rstd = operations.layer_standardise(x, 1e-6, BFLOAT16, backend='triton')

@@ -119,6 +119,15 @@ def test_no_intact_checkpoint_stops_with_a_sentence(tmp_path):
         make_runner(tmp_path, end=2, resume=True).train()
 
 
+@pytest.mark.parametrize('how', ['cut', 'other', 'gone'])
+def test_named_checkpoint_is_taken_or_refused(tmp_path, how):
+    make_runner(tmp_path, end=2).train()
+    file = tmp_path / 'epoch_2.pth'
+    damage(file, how)
+    with pytest.raises(ValueError, match=rf'resume: {file} cannot be resumed: it '):
+        make_runner(tmp_path, end=3, resume=True, load_from=str(file)).train()
+
+
 def test_resume_in_an_empty_folder_begins(tmp_path):
     runner = make_runner(tmp_path, end=1, resume=True)
     runner.train()

@@ -141,7 +141,7 @@ def test_an_output_that_cannot_be_written(run, tmp_path):
     for output, words in (
         ('/nonexistent/x.pth', ': there is no folder /nonexistent; make it or name another'),
         (tmp_path, ' is a folder; name a file'),
-        ('/proc/x.pth', ' cannot be written (No such file or directory); name another'),
+        ('/proc/x.pth', ': cannot be written (No such file or directory); name another'),
     ):
         status, text = run('convert', path, '--to', 'official', '--output', output)
         assert status == 2 and f"--output='{output}'{words}" in text
@@ -164,10 +164,10 @@ def test_no_file_name(run):
 @pytest.mark.parametrize(
     ('top1', 'images', 'status', 'verdict'),
     [
-        (82.9, 50_000, 0, 'within 0.15 points of the published result'),
-        (82.9, 47_600, 0, 'within 0.15 points of the published result'),
-        (68.4, 50_000, 1, 'OUTSIDE 0.15 points of the published result'),
-        (83.1, 50_000, 1, 'OUTSIDE 0.15 points of the published result'),
+        (82.9, 50_000, 0, 'top1 within 0.15 points of the published result'),
+        (82.9, 47_600, 0, 'top1 within 0.15 points of the published result'),
+        (68.4, 50_000, 1, 'top1 OUTSIDE 0.15 points of the published result'),
+        (83.1, 50_000, 1, 'top1 OUTSIDE 0.15 points of the published result'),
         (10.0, 300, 0, 'no verdict: not the whole validation set'),
     ],
 )

@@ -53,7 +53,7 @@ def test_every_arch_there_and_back(arch, to):
     state = dict(meta_model(CLASSIFIERS[ndim], arch, num_classes=1000).state_dict())
     there = write_scheme(state, detect_scheme(state), to)
     back = detect_scheme(there)
-    assert back.layout == (to if to != 'mmpose' else 'official')
+    assert back.scheme == (to if to != 'mmpose' else 'official')
     again = write_scheme(there, back, 'official')
     assert list(again) == list(state)
     assert all(again[key] is state[key] for key in state)

@@ -96,7 +96,7 @@ def crafted_dtype():
     """A dtype whose flags say that its numbers are objects: NumPy follows them as pointers."""
     rebuild = np.zeros(1).__reduce__()[0]
     lying = Call(np.dtype, ('i8', False, True), (3, '<', None, None, None, -1, -1, 63))
-    return Call(rebuild, (np.ndarray, (0,), b'b'), (1, (1,), lying, False, [object]))
+    return Call(rebuild, (np.ndarray, (0,), b'b'), (1, (1,), lying, False, [1]))
 
 
 def nested(depth):
@@ -221,7 +221,7 @@ def test_damaged_at_random(tmp_path, zipped):
     pickled = [i for i in range(len(whole)) if i < 900 or not zipped][:1500]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes = collections.Counter()
-    for _ in range(300):
+    for _ in range(100):
         damaged = bytearray(whole)
         for _ in range(chance.randint(1, 4)):
             place = chance.choice(pickled)
@@ -235,7 +235,7 @@ def test_damaged_at_random(tmp_path, zipped):
             outcomes['read'] += 1
         except CheckpointError:
             outcomes['refused'] += 1
-    assert outcomes['refused'] > 50
+    assert outcomes['refused'] > 20
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200 << 10
 

@@ -23,7 +23,7 @@ NEW_GIB = 11
 """Measured: 6.4 GiB stay, 2.6 GiB of downloads lie beside them for a while, and pip's cache."""
 BUILD_GIB = 2
 FIRST_TIME = (
-    'a first set-up takes about 6 minutes on two cores, half of them to compile mmcv; it fetches '
+    'a first set-up takes 5 to 9 minutes on two cores, half of them to compile mmcv; it fetches '
     '2.6 GiB (PyTorch is 2.5) and leaves 6.4 GiB in .venv'
 )
 

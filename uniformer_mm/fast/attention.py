@@ -17,8 +17,10 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..layers import join_windows, split_windows
+from ..ops.rows import Matrix
 from .pieces import (
     Arrangement,
+    Folded,
     Linear,
     Norm,
     add_linear_backward,
@@ -27,12 +29,15 @@ from .pieces import (
     add_mlp_forward,
     affine_of,
     as_rows,
+    branch_matrix,
     depthwise_backward,
     depthwise_forward,
     drop_factors,
+    fold_weights,
     matmul_dtype,
     norm_linear_backward,
     norm_linear_forward,
+    norm_matrix,
     norm_of,
     run,
     save,
@@ -53,10 +58,10 @@ def _window_rows(
     B, length = shape[0], shape[2:].numel()
     one_channel = Size((B, 1, *shape[2:]))
     numbers = torch.arange(1, B * length + 1, device=device).view(B, length, 1)
-    windows = split_windows(numbers, one_channel, window_size)
+    windows = split_windows(numbers, one_channel, len(shape) - 2, window_size)
     sources = windows.flatten()
     positions = torch.arange(len(sources), device=device).view(windows.shape)
-    targets = join_windows(positions, one_channel, window_size).flatten()
+    targets = join_windows(positions, one_channel, len(shape) - 2, window_size).flatten()
     missing = (sources == 0).nonzero().flatten()
     return (sources - 1).clamp(min=0), targets, missing if missing.numel() else None
 
@@ -87,7 +92,8 @@ class Enter(NamedTuple):
 
     norm: Norm
     order: Arrangement | None
-    dtype: torch.dtype
+    qkv: Folded
+    taps: Tensor | None
 
 
 class _Enter(torch.autograd.Function):
@@ -111,10 +117,12 @@ class _Enter(torch.autograd.Function):
         keep(qkv)
         x_BSC = x.movedim(1, -1)
         copy = 'x' if keeps and pos_weight.requires_grad else ''
-        x_BSC, _, saved = depthwise_forward(x_BSC, pos_weight, pos_bias, True, step.dtype, copy)
+        x_BSC, _, saved = depthwise_forward(
+            x_BSC, pos_weight, pos_bias, step.taps, True, step.qkv.matrix.dtype, copy
+        )
         keep(saved)
         qkv_NO, saved = norm_linear_forward(
-            as_rows(x_BSC), None, step.norm, qkv, step.dtype, step.order
+            as_rows(x_BSC), None, step.norm, step.qkv, qkv_bias, step.order
         )
         keep(saved)
         return x_BSC, qkv_NO
@@ -123,14 +131,14 @@ class _Enter(torch.autograd.Function):
     def forward(ctx: Any, step: Enter, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         kept: list[tuple] = []
         results = _Enter.compute(kept.append, True, step, *tensors)
-        ctx.step = step
+        ctx.norm, ctx.order = step.norm, step.order
         save(ctx, kept)
         return results
 
     @staticmethod
     def backward(ctx: Any, stream_BSC: Tensor, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         qkv, s_pos, s_qkv = saved_by_pieces(ctx)
-        norm, order, _ = ctx.step
+        norm, order = ctx.norm, ctx.order
         needs = ctx.needs_input_grad[1:]
         grad_NC, (qkv_w, qkv_b, n_g, n_b) = norm_linear_backward(
             grad_NO.contiguous(), as_rows(stream_BSC), s_qkv, norm, qkv, stream_BSC.dtype, order
@@ -148,7 +156,8 @@ class Between(NamedTuple):
     norm: Norm
     pixels: Arrangement
     factors: Tensor | None
-    dtype: torch.dtype
+    proj: Folded
+    qkv: Folded
 
 
 class _Between(torch.autograd.Function):
@@ -169,15 +178,13 @@ class _Between(torch.autograd.Function):
         qkv_bias: Tensor,
     ) -> Tensor:
         """The projections as rows in the order of the map; ``keep`` takes what is saved."""
-        norm, pixels, factors, dtype = step
+        norm, pixels, factors, f_proj, f_qkv = step
         proj = Linear(proj_weight, proj_bias, None)
         qkv = affine_of(norm, qkv_weight, qkv_bias, gamma_n, beta_n, keeps)
         keep(proj), keep(qkv)
-        x_NC, _, saved = add_linear_forward(
-            as_rows(x_BSC), pixels.join(heads_NC), proj, factors, dtype
-        )
+        x_NC, _, saved = add_linear_forward(as_rows(x_BSC), pixels.join(heads_NC), f_proj, factors)
         keep(saved)
-        qkv_NO, saved = norm_linear_forward(x_NC, None, norm, qkv, dtype)
+        qkv_NO, saved = norm_linear_forward(x_NC, None, norm, f_qkv, qkv_bias)
         keep(saved)
         return qkv_NO
 
@@ -185,7 +192,7 @@ class _Between(torch.autograd.Function):
     def forward(ctx: Any, step: Between, *tensors: Tensor) -> Tensor:
         kept: list[tuple] = []
         result = _Between.compute(kept.append, True, step, *tensors)
-        ctx.step = step._replace(factors=None)
+        ctx.norm, ctx.pixels = step.norm, step.pixels
         ctx.shape, ctx.dtype = tensors[0].shape, tensors[0].dtype
         save(ctx, kept)
         return result
@@ -193,7 +200,7 @@ class _Between(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         proj, qkv, s_proj, s_qkv = saved_by_pieces(ctx)
-        norm, pixels, *_ = ctx.step
+        norm, pixels = ctx.norm, ctx.pixels
         grad_NC, (qkv_w, qkv_b, n_g, n_b) = norm_linear_backward(
             grad_NO.contiguous(), None, s_qkv, norm, qkv, ctx.dtype
         )
@@ -209,7 +216,9 @@ class Leave(NamedTuple):
     order: Arrangement | None
     factors_1: Tensor | None
     factors_2: Tensor | None
-    dtype: torch.dtype
+    proj: Folded
+    fc1: Folded
+    fc2: Folded
 
 
 class _Leave(torch.autograd.Function):
@@ -234,14 +243,14 @@ class _Leave(torch.autograd.Function):
         gamma_2: Tensor | None,
     ) -> Tensor:
         """The result ``(B, C, *S)``; ``keep`` takes what the pieces save."""
-        norm, order, factors_1, factors_2, dtype = step
+        norm, order, factors_1, factors_2, f_proj, f_fc1, f_fc2 = step
         proj, fc2 = Linear(proj_weight, proj_bias, gamma_1), Linear(fc2_weight, fc2_bias, gamma_2)
         fc1 = affine_of(norm, fc1_weight, fc1_bias, gamma_n, beta_n, keeps)
         keep(proj), keep(fc1), keep(fc2)
         heads_NC = heads_NC if order is None else order.join(heads_NC)
-        x_NC, _, saved = add_linear_forward(as_rows(x_BSC), heads_NC, proj, factors_1, dtype)
+        x_NC, _, saved = add_linear_forward(as_rows(x_BSC), heads_NC, f_proj, factors_1)
         keep(saved)
-        x_NC, saved = add_mlp_forward(x_NC, None, norm, fc1, fc2, factors_2, dtype, keeps)
+        x_NC, saved = add_mlp_forward(x_NC, None, norm, f_fc1, f_fc2, factors_2, keeps)
         keep(saved)
         return x_NC.view(x_BSC.shape).movedim(-1, 1)
 
@@ -281,9 +290,22 @@ def attention_block(block: nn.Module, x: Tensor) -> Tensor:
         row = block.window_size**2 * (x.shape[2] if block.ndim == 3 else 1)
 
     norm, attn = (block.t_norm, block.t_attn) if divided else (block.norm1, block.attn)
+    norms = norm_of(norm, x), norm_of(block.norm1, x), norm_of(block.norm2, x)
+    with torch.no_grad():
+        matrices = [
+            norm_matrix(norms[0], norm, attn.qkv),
+            branch_matrix(block.attn.proj, block.gamma_1),
+            norm_matrix(norms[2], block.norm2, block.mlp.fc1),
+            branch_matrix(block.mlp.fc2, block.gamma_2),
+        ]
+        if divided:
+            matrices.append(branch_matrix(block.t_attn.proj))
+            matrices.append(norm_matrix(norms[1], block.norm1, block.attn.qkv))
+        (qkv, *leaving, t_proj, s_qkv), (taps,) = _folded(matrices, block.pos_embed, dtype)
+
     stream, qkv_NO = run(
         _Enter,
-        Enter(norm_of(norm, x), order, dtype),
+        Enter(norms[0], order, qkv, taps),
         x,
         *_parameters(block.pos_embed, norm, attn.qkv),
     )
@@ -292,7 +314,7 @@ def attention_block(block: nn.Module, x: Tensor) -> Tensor:
         factors = drop_factors(block.drop_path, x, B * row)
         if factors is not None:  # Of each pixel, for the rows of all its frames.
             factors = factors.view(B, 1, row).expand(B, x.shape[2], row).flatten()
-        step = Between(norm_of(block.norm1, x), order, factors, dtype)
+        step = Between(norms[1], order, factors, t_proj, s_qkv)
         layers = block.t_attn.proj, block.norm1, block.attn.qkv
         qkv_NO = run(_Between, step, stream, heads_NC, *_parameters(*layers))
         order = None
@@ -300,13 +322,21 @@ def attention_block(block: nn.Module, x: Tensor) -> Tensor:
     factors = (drop_factors(block.drop_path, x, n) for n in (samples, B))
     return run(
         _Leave,
-        Leave(norm_of(block.norm2, x), order, *factors, dtype),
+        Leave(norms[2], order, *factors, *leaving),
         stream,
         heads_NC,
         *_parameters(block.attn.proj, block.norm2, block.mlp.fc1, block.mlp.fc2),
         block.gamma_1,
         block.gamma_2,
     )
+
+
+def _folded(
+    matrices: list[Matrix], conv: nn.Module, dtype: torch.dtype
+) -> tuple[list[Folded | None], list[Tensor | None]]:
+    """Six matrices, of which blocks without divided attention have no last two."""
+    folded, taps = fold_weights(matrices, (conv,), dtype)
+    return [*folded, *(None,) * (6 - len(folded))], taps
 
 
 def _attend(attention: nn.Module, qkv_NO: Tensor, row: int) -> Tensor:

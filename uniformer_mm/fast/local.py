@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .pieces import (
+    Folded,
     Linear,
     Norm,
     add_linear_backward,
@@ -18,12 +19,15 @@ from .pieces import (
     add_mlp_forward,
     affine_of,
     as_rows,
+    branch_matrix,
     depthwise_backward,
     depthwise_forward,
     drop_factors,
+    fold_weights,
     matmul_dtype,
     norm_linear_backward,
     norm_linear_forward,
+    norm_matrix,
     norm_of,
     run,
     save,
@@ -38,7 +42,8 @@ class Pass(NamedTuple):
     norm2: Norm
     factors_1: Tensor | None
     factors_2: Tensor | None
-    dtype: torch.dtype
+    folded: Sequence[Folded]
+    taps: Sequence[Tensor | None]
 
 
 class _LocalBlock(torch.autograd.Function):
@@ -68,7 +73,9 @@ class _LocalBlock(torch.autograd.Function):
         gamma_2: Tensor | None,
     ) -> Tensor:
         """The block; ``keep`` takes what its pieces save."""
-        dtype = step.dtype
+        f_conv1, f_conv2, f_fc1, f_fc2 = step.folded
+        pos_taps, attn_taps = step.taps
+        dtype = f_conv1.matrix.dtype
         conv1 = affine_of(step.norm1, conv1_weight, conv1_bias, gamma_n1, beta_n1, keeps)
         fc1 = affine_of(step.norm2, fc1_weight, fc1_bias, gamma_n2, beta_n2, keeps)
         conv2 = Linear(conv2_weight, conv2_bias, gamma_1)
@@ -77,19 +84,23 @@ class _LocalBlock(torch.autograd.Function):
 
         copy = 'x' if keeps and pos_weight.requires_grad else 'y'
         x_BSC = x.movedim(1, -1)
-        x_BSC, copy_BSC, saved = depthwise_forward(x_BSC, pos_weight, pos_bias, True, dtype, copy)
+        x_BSC, copy_BSC, saved = depthwise_forward(
+            x_BSC, pos_weight, pos_bias, pos_taps, True, dtype, copy
+        )
         keep(saved)
         x_NC, copy_NC = as_rows(x_BSC), None if copy_BSC is None else as_rows(copy_BSC)
-        a_NC, saved = norm_linear_forward(x_NC, copy_NC, step.norm1, conv1, dtype)
+        a_NC, saved = norm_linear_forward(x_NC, copy_NC, step.norm1, f_conv1, conv1_bias)
         keep(saved)
-        a_BSC, _, saved = depthwise_forward(a_NC.view(x_BSC.shape), attn_weight, attn_bias)
+        a_BSC, _, saved = depthwise_forward(
+            a_NC.view(x_BSC.shape), attn_weight, attn_bias, attn_taps
+        )
         keep(saved)
         x_NC, copy_NC, saved = add_linear_forward(
-            x_NC, as_rows(a_BSC), conv2, step.factors_1, dtype, copies=True
+            x_NC, as_rows(a_BSC), f_conv2, step.factors_1, copies=True
         )
         keep(saved)
         x_NC, saved = add_mlp_forward(
-            x_NC, copy_NC, step.norm2, fc1, fc2, step.factors_2, dtype, keeps
+            x_NC, copy_NC, step.norm2, f_fc1, f_fc2, step.factors_2, keeps
         )
         keep(saved)
         return x_NC.view(x_BSC.shape).movedim(-1, 1)
@@ -144,5 +155,13 @@ def local_block(block: nn.Module, x: Tensor) -> Tensor:
         block.mlp.fc2,
     )
     parameters = (p for layer in layers for p in (layer.weight, layer.bias))
-    step = Pass(norm1, norm2, *factors, matmul_dtype(x))
+    with torch.no_grad():
+        matrices = (
+            norm_matrix(norm1, block.norm1, block.conv1),
+            branch_matrix(block.conv2, block.gamma_1),
+            norm_matrix(norm2, block.norm2, block.mlp.fc1),
+            branch_matrix(block.mlp.fc2, block.gamma_2),
+        )
+        folded, taps = fold_weights(matrices, (block.pos_embed, block.attn), matmul_dtype(x))
+    step = Pass(norm1, norm2, *factors, folded, taps)
     return run(_LocalBlock, step, x, *parameters, block.gamma_1, block.gamma_2)

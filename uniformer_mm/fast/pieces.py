@@ -127,16 +127,18 @@ def drop_factors(drop_path: nn.Module, x: Tensor, samples: int) -> Tensor | None
 
 
 class SavedDepthwise(NamedTuple):
-    """The input and the weight."""
+    """The input, the weight, and the weight as ``taps_KC`` if kernels read it so."""
 
     x: Tensor
     weight: Tensor
+    taps: Tensor | None
 
 
 def depthwise_forward(
     x_BSC: Tensor,
     weight: Tensor,
     bias: Tensor,
+    taps: Tensor | None,
     residual: bool = False,
     dtype: torch.dtype | None = None,
     copy: str = '',
@@ -147,6 +149,7 @@ def depthwise_forward(
         x_BSC: A map.
         weight: ``(C, 1, *k)``.
         bias: ``(C,)``.
+        taps: The weight as :func:`fold_weights` transposes it.
         residual: Whether the map is added.
         dtype: Of the copy, if it is another than that of the map.
         copy: ``'x'`` saves the input in ``dtype``, ``'y'`` also gives the sum in ``dtype``.
@@ -157,12 +160,12 @@ def depthwise_forward(
     x_BSC = x_BSC.contiguous()
     module = resolve('depthwise_conv', 'auto', x_BSC.device, x_BSC.dtype, tuple(weight.shape[2:]))
     if not copy or dtype is x_BSC.dtype:
-        y_BSC = module.forward(x_BSC, weight, bias, residual)
-        return y_BSC, None, SavedDepthwise(x_BSC, weight)
-    y_BSC, copy_BSC = module.forward_and_copy(x_BSC, weight, bias, copy, dtype)
+        y_BSC = module.forward(x_BSC, weight, bias, residual, taps_KC=taps)
+        return y_BSC, None, SavedDepthwise(x_BSC, weight, taps)
+    y_BSC, copy_BSC = module.forward_and_copy(x_BSC, weight, bias, copy, dtype, taps_KC=taps)
     if copy == 'x':
-        return y_BSC, None, SavedDepthwise(copy_BSC, weight)
-    return y_BSC, copy_BSC, SavedDepthwise(x_BSC, weight)
+        return y_BSC, None, SavedDepthwise(copy_BSC, weight, taps)
+    return y_BSC, copy_BSC, SavedDepthwise(x_BSC, weight, taps)
 
 
 def depthwise_backward(
@@ -173,12 +176,12 @@ def depthwise_backward(
     needs_weight: bool = True,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of input, weight and bias."""
-    x_BSC, weight = saved
+    x_BSC, weight, taps = saved
     kernel = tuple(weight.shape[2:])
     module = resolve('depthwise_conv', 'auto', x_BSC.device, grad_BSC.dtype, kernel)
     x_grad = weight_grad = bias_grad = None
     if needs_x:
-        x_grad = module.input_grad(grad_BSC, weight, residual)
+        x_grad = module.input_grad(grad_BSC, weight, residual, taps_KC=taps)
     if needs_weight:
         weight_grad, bias_grad = module.weight_grad(grad_BSC, x_BSC, kernel)
         weight_grad, bias_grad = cast(weight_grad, weight.dtype), cast(bias_grad, weight.dtype)
@@ -257,14 +260,6 @@ def affine_of(
     return Affine(weight, bias, gamma, beta)
 
 
-def fold_norm(norm: Norm, affine: Affine, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The matrix and bias that do the norm's affine part too, in ``dtype``."""
-    running = norm.running if norm.kind == RUNNING else None
-    return rows.implementation(affine.weight).fold(
-        affine.weight.flatten(1), affine.bias, affine.gamma, affine.beta, dtype, running
-    )
-
-
 def fold_norm_backward(
     norm: Norm, affine: Affine, matrix_grad_OC: Tensor, bias_grad_O: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -321,6 +316,38 @@ def standardise_backward(
     return kernels.add_branch(stream_NC, grad_NC)[0]
 
 
+# Weights, cast and folded in each pass from what the parameters hold then.
+
+
+class Folded(NamedTuple):
+    """A matrix and a bias in the dtype of matrix multiplications."""
+
+    matrix: Tensor
+    bias: Tensor
+
+
+def norm_matrix(norm: Norm, module: nn.Module, layer: nn.Module) -> rows.Matrix:
+    """A linear layer and the affine part of the norm before it."""
+    running = norm.running if norm.kind == RUNNING else None
+    return rows.Matrix(layer.weight, layer.bias, module.weight, module.bias, running)
+
+
+def branch_matrix(layer: nn.Module, gamma: Tensor | None = None) -> rows.Matrix:
+    """A linear layer and the scale of the branch that it ends, or None."""
+    if gamma is None:
+        return rows.Matrix(layer.weight, layer.bias)
+    return rows.Matrix(*scale_outputs(layer.weight, layer.bias, gamma))
+
+
+def fold_weights(
+    matrices: Sequence[rows.Matrix], convs: Sequence[nn.Module], dtype: torch.dtype
+) -> tuple[list[Folded], list[Tensor | None]]:
+    """All matrices of a block, and the weights of depthwise convolutions as ``taps_KC``."""
+    kernels = rows.implementation(convs[0].weight)
+    folded, taps = kernels.fold_all(matrices, [conv.weight for conv in convs], dtype)
+    return [Folded(*pair) for pair in folded], taps
+
+
 # A norm and the linear layer after it.
 
 
@@ -350,27 +377,27 @@ def norm_linear_forward(
     x_NC: Tensor,
     copy_NC: Tensor | None,
     norm: Norm,
-    affine: Affine,
-    dtype: torch.dtype,
+    folded: Folded,
+    own_bias: Tensor,
     order: Arrangement | None = None,
 ) -> tuple[Tensor, SavedNormLinear]:
     """``layer(norm(x))``.
 
     Args:
         x_NC: The residual stream.
-        copy_NC: The stream in ``dtype``, if it exists.
+        copy_NC: The stream in the dtype of the matrix, if it exists.
         norm: The norm.
-        affine: Its parameters and those of the layer.
-        dtype: Of matrix multiplications.
+        folded: Its affine part and the layer.
+        own_bias: Bias of the layer alone.
         order: Order of the result's rows, if it is another. Its zeros stand behind the norm, whose
             shift does not reach them.
     """
-    matrix_OC, bias_O = fold_norm(norm, affine, dtype)
-    xhat_NC, rstd = standardise(norm, x_NC, copy_NC, dtype)
+    matrix_OC, bias_O = folded
+    xhat_NC, rstd = standardise(norm, x_NC, copy_NC, matrix_OC.dtype)
     ordered_NC = xhat_NC if order is None else order.split(xhat_NC)
     y_NO = F.linear(ordered_NC, matrix_OC, bias_O)
     if order is not None and order.padding is not None:
-        y_NO[order.padding] = cast(affine.bias, dtype)
+        y_NO[order.padding] = cast(own_bias, matrix_OC.dtype)
     return y_NO, SavedNormLinear(xhat_NC, rstd, matrix_OC)
 
 
@@ -414,14 +441,6 @@ class Linear(NamedTuple):
     gamma: Tensor | None
 
 
-def cast_linear(layer: Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Its matrix and bias, the branch's scale included, in ``dtype``."""
-    if layer.gamma is None:
-        weight = layer.weight.flatten(1)
-        return rows.implementation(weight).fold(weight, layer.bias, None, None, dtype)
-    return tuple(cast(t, dtype) for t in scale_outputs(*layer))
-
-
 def linear_grads(
     layer: Linear, matrix_grad_OI: Tensor, bias_grad_O: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -445,9 +464,8 @@ class SavedAddLinear(NamedTuple):
 def add_linear_forward(
     x_NO: Tensor,
     a_NI: Tensor,
-    layer: Linear,
+    folded: Folded,
     factors_B: Tensor | None,
-    dtype: torch.dtype,
     copies: bool = False,
 ) -> tuple[Tensor, Tensor | None, SavedAddLinear]:
     """``x + factors * gamma * layer(a)``.
@@ -455,15 +473,15 @@ def add_linear_forward(
     Args:
         x_NO: The residual stream.
         a_NI: Input of the layer.
-        layer: The layer.
+        folded: The layer and the scale of the branch.
         factors_B: One for each sample, or None.
-        dtype: Of matrix multiplications.
-        copies: Whether the sum is also wanted in ``dtype``.
+        copies: Whether the sum is also wanted in the dtype of the matrix.
 
     Returns:
         The sum in the dtype of the stream, its copy or None, and what is saved.
     """
-    matrix_OI, bias_O = cast_linear(layer, dtype)
+    matrix_OI, bias_O = folded
+    dtype = matrix_OI.dtype
     a_NI = cast(a_NI, dtype)
     branch_NO = F.linear(a_NI, matrix_OI, bias_O)
     copies = copies and dtype is not x_NO.dtype
@@ -520,30 +538,27 @@ def add_mlp_forward(
     x_NC: Tensor,
     copy_NC: Tensor | None,
     norm: Norm,
-    first: Affine,
-    second: Linear,
+    first: Folded,
+    second: Folded,
     factors_B: Tensor | None,
-    dtype: torch.dtype,
     keeps: bool,
 ) -> tuple[Tensor, SavedMlp | None]:
     """``x + factors * gamma * fc2(gelu(fc1(norm(x))))``.
 
     Args:
         x_NC: The residual stream.
-        copy_NC: The stream in ``dtype``, if it exists.
+        copy_NC: The stream in the dtype of the matrices, if it exists.
         norm: The norm.
-        first: Its parameters and those of ``fc1``.
+        first: Its affine part and ``fc1``.
         second: ``fc2`` and the branch's scale.
         factors_B: One for each sample, or None.
-        dtype: Of matrix multiplications.
         keeps: Whether gradients will be asked for.
     """
-    matrix_HC, bias_H = fold_norm(norm, first, dtype)
-    matrix_OH, bias_O = cast_linear(second, dtype)
+    (matrix_HC, bias_H), (matrix_OH, bias_O) = first, second
     kernels = mlp.implementation(x_NC, matrix_HC, matrix_OH)
     if not keeps and not kernels.KEEPS_HIDDEN and factors_B is None and norm.kind == RUNNING:
         return kernels.forward(x_NC, matrix_HC, bias_H, matrix_OH, bias_O, x_NC), None
-    xhat_NC, rstd = standardise(norm, x_NC, copy_NC, dtype)
+    xhat_NC, rstd = standardise(norm, x_NC, copy_NC, matrix_HC.dtype)
     h_NH = None
     if not kernels.KEEPS_HIDDEN:
         branch_NO = kernels.forward(xhat_NC, matrix_HC, bias_H, matrix_OH, bias_O)

@@ -148,8 +148,8 @@ def why_not_verified(block: nn.Module, x: Tensor, again: bool = False) -> str | 
     if verdict is not None:
         verdict = f'its fused form is not right on this device: {verdict}'
         warnings.warn(
-            f'{structure}: this block runs in plain PyTorch, since {verdict}. UNIFORMER_FAST=verify '
-            'compares again, `uniformer-mm doctor --gpu` shows all blocks.',
+            f'{structure}: this block runs in plain PyTorch, since {verdict}. '
+            'UNIFORMER_FAST=verify compares again, `uniformer-mm doctor --gpu` shows all blocks.',
             RuntimeWarning,
             stacklevel=2,
         )

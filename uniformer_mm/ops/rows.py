@@ -22,6 +22,10 @@ implementation is a module with these functions:
 * ``fold(weight_OC, bias_O, scale_C, shift_C, dtype, running=None) -> matrix_OC, bias_O``: matrix
   and bias that first scale and shift their input, or only the casts for a scale of None; with a
   :class:`RunningNorm` scale and shift are those of a BatchNorm in evaluation.
+* ``fold_all(matrices, convs, dtype) -> [(matrix_OC, bias_O), ...], [taps_KC, ...]``: ``fold`` of
+  several :class:`Matrix` and the transposed weights ``(C, 1, *k)`` of depthwise convolutions, in
+  one launch for each four of the ones and two of the others; the transposes are None where the
+  convolution reads the weights themselves.
 * ``fold_grad(matrix_grad_OC, bias_grad_O, weight_OC, scale_C, shift_C) -> weight_grad_OC,
   affine_grad_2C``: gradients of weight, and of scale and shift in float32.
 * ``column_sum(x_NC) -> sum_C`` in float32.
@@ -68,6 +72,16 @@ class RunningNorm(NamedTuple):
     mean: Tensor
     var: Tensor
     eps: float
+
+
+class Matrix(NamedTuple):
+    """What ``fold`` takes; axes of the weight after the second have length 1."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    running: RunningNorm | None = None
 
 
 def implementation(x: Tensor, backend: str = 'auto') -> ModuleType:

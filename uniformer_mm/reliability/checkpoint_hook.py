@@ -20,7 +20,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from ..registry import HOOKS, register
 from . import durable, generators
-from .found import POINTER, newest_intact, read_quietly
+from .found import POINTER, fault_of, newest_intact, read_quietly
 from .history import shorten, survive_refusals
 from .loader import ResumableLoader
 from .loops import continue_after, guarded, make_resumable
@@ -61,6 +61,7 @@ class DurableCheckpointHook(CheckpointHook):
         self._loaded: dict | None = None
         self._restored_after_validation: dict | None = None
         self._writing_state: dict | None = None
+        self._writing_at: dict[str, int] = {}
         self._done = 0
         # What was saved last, as (epoch, iteration) of the training loop.
         self.saved_at: tuple[int, int] | None = None
@@ -72,17 +73,19 @@ class DurableCheckpointHook(CheckpointHook):
         loop = getattr(runner, '_train_loop', None)
         if isinstance(loop, BaseLoop):
             loop.run = partial(guarded, runner, loop.run)
-        if not getattr(runner, '_resume', False) or runner._load_from is not None:
-            return
-        if getattr(runner, '_has_loaded', False):
-            # mmengine's FlexibleRunner loads before it calls hooks.
+        # mmengine's FlexibleRunner loads before it calls hooks.
+        if not getattr(runner, '_resume', False) or getattr(runner, '_has_loaded', False):
             return
         folder = self._folder(runner)
+        named = runner._load_from
+        if '://' in (named or folder):
+            # Files elsewhere are mmengine's to find and to read.
+            return
         found = [None, None]
-        if folder is not None and dist.is_main_process():
+        if dist.is_main_process():
             # A refusal is raised on all ranks, or the others would wait for this one.
             try:
-                found[0] = newest_intact(folder, read_quietly, runner.logger.warning)
+                found[0] = self._choose(folder, named, runner.logger.warning)
             except ValueError as error:
                 found[1] = str(error)
         dist.broadcast_object_list(found)
@@ -93,6 +96,17 @@ class DurableCheckpointHook(CheckpointHook):
         runner._resume = chosen is not None
         if chosen is None:
             runner.logger.warning(f'resume: {folder} holds no checkpoint; training begins.')
+
+    def _choose(self, folder: str, named: str | None, warn: Callable[[str], object]) -> str | None:
+        if named is None:
+            return newest_intact(folder, read_quietly, warn, self._suffix)
+        fault = fault_of(Path(named), read_quietly)
+        if fault is not None:
+            raise ValueError(
+                f'resume: {named} cannot be resumed: {fault}. Name another file, or none to take '
+                f'the newest intact one in {folder}.'
+            )
+        return named
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Check what the checkpoint says, and keep what this hook saved."""
@@ -188,7 +202,7 @@ class DurableCheckpointHook(CheckpointHook):
         iteration = runner.iter + 1
         if self.saved_at == (runner.epoch, iteration):
             return self.last_ckpt
-        name = f'interrupted_iter_{iteration}.pth'
+        name = f'interrupted_iter_{iteration}{self._suffix}'
         meta = dict(epoch=runner.epoch, iter=iteration)
         path = self._join(name)
         before = runner.message_hub.runtime_info.get('last_ckpt')
@@ -224,7 +238,7 @@ class DurableCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.extend(ids)
         self._delete(runner, *(self._join(self.filename_tmpl.format(old)) for old in surplus))
         if self._is_local():
-            self._delete(runner, *map(str, Path(self.out_dir).glob('interrupted_iter_*.pth')))
+            self._delete(runner, *map(str, Path(self.out_dir).glob('interrupted_iter_*')))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         """As mmengine's; the former best goes when the new one is whole."""
@@ -283,6 +297,7 @@ class DurableCheckpointHook(CheckpointHook):
         shorten(runner.message_hub, self.history)
         # The loop counts an iteration or an epoch after these hooks, a validation before.
         at = (meta['epoch'], meta['iter'])
+        self._writing_at = dict(zip(('epoch', 'iter'), at, strict=True))
         self._writing_state = self._state(runner, *at)
         try:
             if not self._write(runner, name, meta, by_epoch=by_epoch, whole=True):
@@ -350,6 +365,8 @@ class DurableCheckpointHook(CheckpointHook):
         """Add what a resumed run needs to go on exactly."""
         if self._writing_state is not None:
             checkpoint[STATE] = self._writing_state
+            # mmengine's FlexibleRunner counts one on after a validation.
+            checkpoint['meta'].update(self._writing_at)
 
     def _write(self, runner: Any, name: str, meta: dict, by_epoch: bool, whole: bool) -> bool:
         """Write one checkpoint; False, and a warning, where it could not or must not be."""
@@ -447,13 +464,17 @@ class DurableCheckpointHook(CheckpointHook):
             except OSError as error:
                 runner.logger.warning(f'{path} cannot be deleted ({error.strerror}); it stays.')
 
+    @property
+    def _suffix(self) -> str:
+        return Path(self.filename_tmpl).suffix or '.pth'
+
     def _is_local(self) -> bool:
         return isinstance(self.file_backend, LocalBackend)
 
     def _join(self, name: str) -> str:
         return self.file_backend.join_path(self.out_dir, name)
 
-    def _folder(self, runner: Any) -> str | None:
+    def _folder(self, runner: Any) -> str:
         """Where this run writes, also before ``before_train`` has worked it out."""
         if self.out_dir is None or self.out_dir == runner.work_dir:
             return runner.work_dir

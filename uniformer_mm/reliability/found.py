@@ -12,7 +12,7 @@ from typing import Any
 
 POINTER = 'last_checkpoint'
 # What mmengine's runner takes from a checkpoint that it resumes.
-_NEEDED = ('meta', 'state_dict', 'message_hub', 'optimizer')
+_NEEDED = ('meta', 'state_dict', 'message_hub')
 # How reading fails: torch, pickle, zipfile and file systems, each in several ways.
 _UNREADABLE = (
     OSError,
@@ -55,7 +55,7 @@ def newest_intact(
     folder = Path(folder)
     passed_over = []
     for path in _candidates(folder, warn, suffix):
-        fault = _fault(path, read)
+        fault = fault_of(path, read)
         if fault is None:
             if passed_over:
                 warn(f'Going on from {path}, the newest intact checkpoint.')
@@ -107,8 +107,13 @@ def _pointed_to(folder: Path, warn: Callable[[str], object]) -> Path | None:
     return folder / name
 
 
-def _fault(path: Path, read: Callable[[str], Any]) -> str | None:
-    """What keeps a checkpoint from being resumed, in words, or None."""
+def fault_of(path: Path, read: Callable[[str], Any]) -> str | None:
+    """What keeps a checkpoint from being resumed, in words, or None.
+
+    Args:
+        path: The file.
+        read: As for :func:`newest_intact`.
+    """
     try:
         size = path.stat().st_size
         if size == 0:

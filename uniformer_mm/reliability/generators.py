@@ -10,10 +10,14 @@ import numpy as np
 import torch
 
 
-def capture() -> dict:
+def capture(gpu: bool = True) -> dict:
     """The state of Python's, NumPy's, PyTorch's and the current GPU's generator, as plain values.
 
-    Numbers, text, lists and CPU tensors only, so that a checkpoint holds it without any class.
+    Args:
+        gpu: Whether the GPU's is wanted, which waits for the GPU.
+
+    Returns:
+        Numbers, text, lists and CPU tensors only, so that a checkpoint holds it without any class.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
@@ -22,7 +26,7 @@ def capture() -> dict:
         'numpy': [str(kind), torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         'torch': torch.get_rng_state(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if gpu and torch.cuda.is_available() and torch.cuda.is_initialized():
         state['cuda'] = torch.cuda.get_rng_state()
     return state
 

@@ -46,7 +46,7 @@ class SeededBatch(list):
 
     def __iter__(self) -> Iterator[int]:
         worker = get_worker_info()
-        before = generators.capture() if worker is None else None
+        before = generators.capture(gpu=False) if worker is None else None
         try:
             for place in range(len(self)):
                 generators.seed_all(generators.seed_for(*self.position, place))

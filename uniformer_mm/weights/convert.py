@@ -188,15 +188,16 @@ def _known(provenance: Provenance, in_file: Structure, stated: str | None) -> di
 
 
 def _write(target: Path, state: Mapping[str, Tensor], container: str, meta: dict) -> None:
+    named = f'output={str(target)!r}'
     try:
-        with replacing(target) as temporary:
+        with replacing(target, named) as temporary:
             temporary.touch()
             if container:
                 torch.save({container: dict(state), 'meta': meta}, temporary)
             else:
                 _write_safetensors(temporary, state, meta)
     except RuntimeError as error:  # torch's, where the disk is full
-        raise ValueError(f'{target}: cannot be written ({error}); name another place.') from error
+        raise ValueError(f'{named}: cannot be written ({error}); name another place.') from error
 
 
 def _write_safetensors(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:

@@ -120,12 +120,12 @@ def detect_scheme(state: Mapping[str, Tensor], prefix: str | None = None) -> Det
     rename = renamer(_OPENMIXUP_NAMES, to_official=True) if openmixup else lambda key: key
     file_keys: dict[str, str] = {}
     others: dict[str, list[str]] = {}
-    head_layout = None
+    head_scheme = None
     ndim = _ndim(state[original] for key, original in keys.items() if _is_stem(key, prefix))
     for key, original in keys.items():
         head = _head_name(key, prefix, ndim)
         if head is not None:
-            head_layout, name = head
+            head_scheme, name = head
         elif key.startswith(prefix):
             name = rename(key[len(prefix) :])
         else:
@@ -134,8 +134,8 @@ def detect_scheme(state: Mapping[str, Tensor], prefix: str | None = None) -> Det
         file_keys[name] = original
     if openmixup:
         scheme = 'openmixup'
-    elif head_layout:
-        scheme = head_layout
+    elif head_scheme:
+        scheme = head_scheme
     else:
         scheme = 'openmmlab' if prefix or others else 'official'
     return DetectedScheme(
@@ -251,7 +251,7 @@ def write_scheme(
         CheckpointError: The scheme has no place for this kind of network.
     """
     if to not in KEY_SCHEMES:
-        raise ValueError(f'layout={to!r} is not known; use one of {tuple(KEY_SCHEMES)}.')
+        raise ValueError(f'to={to!r} is not known; use one of {tuple(KEY_SCHEMES)}.')
     scheme = KEY_SCHEMES[to]
     ndim = _ndim(value for key, value in detected.state.items() if _is_stem(key, ''))
     dense = bool(detected.others) or 'norm1.weight' in detected.state

@@ -7,11 +7,13 @@ float64 the form in which whole blocks are tested. Names as in ``ops/rows.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..rows import Running, RunningNorm
+from ..rows import Matrix, Running, RunningNorm
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -94,6 +96,14 @@ def fold(
         shift = shift - running.mean * scale
     bias = _wide(bias_O) + (weight * shift).sum(1)
     return (weight * scale).to(dtype), bias.to(dtype)
+
+
+def fold_all(
+    matrices: Sequence[Matrix], convs: Sequence[Tensor], dtype: torch.dtype
+) -> tuple[list[tuple[Tensor, Tensor]], list[None]]:
+    """See ``ops/rows.py``."""
+    folded = [fold(m.weight.flatten(1), *m[1:4], dtype, m.running) for m in matrices]
+    return folded, [None] * len(convs)
 
 
 def fold_grad(

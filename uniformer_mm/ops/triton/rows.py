@@ -6,15 +6,21 @@ one kernel adds the parts. Everything else is as in ``norm.py``. Names of the la
 ``ops/rows.py``. Shapes: ``N`` rows, ``C`` channels, ``O`` outputs of a matrix, ``P`` parts.
 """
 
+# A letter that the layers use for their outputs.
+# ruff: noqa: E741
+
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..rows import RunningNorm
+from ..rows import Matrix, RunningNorm
 from .grid import constants, divide, join, like
 from .launch import Constants, float32, kernel, power_of_two
 from .math import normal, store_pair, tile
@@ -24,6 +30,8 @@ from .norm import layer_standardise as layer_standardise
 from .norm import layer_standardise_grad as layer_standardise_grad
 
 FOLD_TILE = 1024
+# What one launch folds and transposes; elements to which pieces of its result are aligned.
+MATRICES, CONVS, CONV_BLOCK, ALIGNMENT = 4, 2, 64, 16
 OUTPUTS_PER_PART = 256
 FOLD_GRAD_BLOCK = {'BLOCK_O': 64, 'BLOCK_C': 16}
 # Specialising on these would compile anew for sizes of 1 and multiples of 16.
@@ -144,40 +152,40 @@ def add_branch_kernel(
         tl.store(copy_ptr + at, y.to(copy_ptr.dtype.element_ty), mask=ok)
 
 
-@kernel(['AFFINE', 'RUNNING'], do_not_specialize=SIZES)
-def fold_kernel(
+@triton.jit
+def _fold_tile(
+    tile_id,
     weight_ptr,
     bias_ptr,
     scale_ptr,
     shift_ptr,
     mean_ptr,
     var_ptr,
+    eps,
     folded_ptr,
     folded_bias_ptr,
-    outputs,
-    eps,
+    O: tl.constexpr,
     C: tl.constexpr,
-    AFFINE: tl.constexpr,
-    RUNNING: tl.constexpr,
+    KIND: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """``weight * scale`` and ``bias + weight @ shift``, cast.
+    """``weight * scale`` and ``bias + weight @ shift``, cast, for some rows of a matrix.
 
-    With ``RUNNING`` statistics they are the scale and shift of the whole norm. Without ``AFFINE``
-    it is the cast alone.
+    ``KIND`` is 0 for the cast alone, 1 for scale and shift, 2 for those of a norm in evaluation,
+    its running statistics included.
     """
-    o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
+    o = tile_id * BLOCK_O + tl.arange(0, BLOCK_O)
     total = tl.zeros((BLOCK_O, BLOCK_C), tl.float32)
     for start in tl.static_range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        at, ok = tile(o, c, outputs, C)
+        at, ok = tile(o, c, O, C)
         weight = tl.load(weight_ptr + at, mask=ok, other=0.0).to(tl.float32)
         folded = weight
-        if AFFINE:
+        if KIND > 0:
             scale = tl.load(scale_ptr + c, mask=c < C, other=0.0).to(tl.float32)
             shift = tl.load(shift_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-            if RUNNING:
+            if KIND > 1:
                 mean = tl.load(mean_ptr + c, mask=c < C, other=0.0).to(tl.float32)
                 var = tl.load(var_ptr + c, mask=c < C, other=1.0).to(tl.float32)
                 scale *= tl.rsqrt(var + eps)
@@ -185,10 +193,178 @@ def fold_kernel(
             folded = weight * scale[None, :]
             total += weight * shift[None, :]
         tl.store(folded_ptr + at, folded.to(folded_ptr.dtype.element_ty), mask=ok)
-    bias = tl.load(bias_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + o, mask=o < O, other=0.0).to(tl.float32)
     bias += tl.sum(total, axis=1)
     bias = bias.to(folded_bias_ptr.dtype.element_ty)
-    tl.store(folded_bias_ptr + o, bias, mask=o < outputs)
+    tl.store(folded_bias_ptr + o, bias, mask=o < O)
+
+
+@triton.jit
+def _transpose_tile(
+    tile_id, weight_ptr, taps_ptr, C: tl.constexpr, K: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """``taps_KC`` of ``weight_CK``, for some channels."""
+    c = tile_id * BLOCK_C + tl.arange(0, BLOCK_C)
+    for k in range(K):
+        tl.store(taps_ptr + k * C + c, tl.load(weight_ptr + c * K + k, mask=c < C), mask=c < C)
+
+
+@kernel()
+def fold_all_kernel(
+    weight0_ptr,
+    bias0_ptr,
+    scale0_ptr,
+    shift0_ptr,
+    mean0_ptr,
+    var0_ptr,
+    weight1_ptr,
+    bias1_ptr,
+    scale1_ptr,
+    shift1_ptr,
+    mean1_ptr,
+    var1_ptr,
+    weight2_ptr,
+    bias2_ptr,
+    scale2_ptr,
+    shift2_ptr,
+    mean2_ptr,
+    var2_ptr,
+    weight3_ptr,
+    bias3_ptr,
+    scale3_ptr,
+    shift3_ptr,
+    mean3_ptr,
+    var3_ptr,
+    conv0_ptr,
+    conv1_ptr,
+    folded_ptr,
+    taps_ptr,
+    eps0,
+    eps1,
+    eps2,
+    eps3,
+    O0: tl.constexpr,
+    C0: tl.constexpr,
+    KIND0: tl.constexpr,
+    AT0: tl.constexpr,
+    BLOCK_O0: tl.constexpr,
+    BLOCK_C0: tl.constexpr,
+    END0: tl.constexpr,
+    O1: tl.constexpr,
+    C1: tl.constexpr,
+    KIND1: tl.constexpr,
+    AT1: tl.constexpr,
+    BLOCK_O1: tl.constexpr,
+    BLOCK_C1: tl.constexpr,
+    END1: tl.constexpr,
+    O2: tl.constexpr,
+    C2: tl.constexpr,
+    KIND2: tl.constexpr,
+    AT2: tl.constexpr,
+    BLOCK_O2: tl.constexpr,
+    BLOCK_C2: tl.constexpr,
+    END2: tl.constexpr,
+    O3: tl.constexpr,
+    C3: tl.constexpr,
+    KIND3: tl.constexpr,
+    AT3: tl.constexpr,
+    BLOCK_O3: tl.constexpr,
+    BLOCK_C3: tl.constexpr,
+    END3: tl.constexpr,
+    CHANNELS0: tl.constexpr,
+    TAPS0: tl.constexpr,
+    TAPS_AT0: tl.constexpr,
+    CONV_END0: tl.constexpr,
+    CHANNELS1: tl.constexpr,
+    TAPS1: tl.constexpr,
+    TAPS_AT1: tl.constexpr,
+    CONV_END1: tl.constexpr,
+    CONV_BLOCK: tl.constexpr,
+):
+    """Up to four matrices and two convolutions; each program has a tile of one of them.
+
+    Slot ``i`` has the tiles from the end of the one before it to ``END_i``, none if they are equal;
+    its matrix and, aligned, its bias begin at ``AT_i`` of the result.
+    """
+    n = tl.program_id(0)
+    if n >= 0 and n < END0:
+        _fold_tile(
+            n - 0,
+            weight0_ptr,
+            bias0_ptr,
+            scale0_ptr,
+            shift0_ptr,
+            mean0_ptr,
+            var0_ptr,
+            eps0,
+            folded_ptr + AT0,
+            folded_ptr + AT0 + (O0 * C0 + 15) // 16 * 16,
+            O0,
+            C0,
+            KIND0,
+            BLOCK_O0,
+            BLOCK_C0,
+        )
+    if n >= END0 and n < END1:
+        _fold_tile(
+            n - END0,
+            weight1_ptr,
+            bias1_ptr,
+            scale1_ptr,
+            shift1_ptr,
+            mean1_ptr,
+            var1_ptr,
+            eps1,
+            folded_ptr + AT1,
+            folded_ptr + AT1 + (O1 * C1 + 15) // 16 * 16,
+            O1,
+            C1,
+            KIND1,
+            BLOCK_O1,
+            BLOCK_C1,
+        )
+    if n >= END1 and n < END2:
+        _fold_tile(
+            n - END1,
+            weight2_ptr,
+            bias2_ptr,
+            scale2_ptr,
+            shift2_ptr,
+            mean2_ptr,
+            var2_ptr,
+            eps2,
+            folded_ptr + AT2,
+            folded_ptr + AT2 + (O2 * C2 + 15) // 16 * 16,
+            O2,
+            C2,
+            KIND2,
+            BLOCK_O2,
+            BLOCK_C2,
+        )
+    if n >= END2 and n < END3:
+        _fold_tile(
+            n - END2,
+            weight3_ptr,
+            bias3_ptr,
+            scale3_ptr,
+            shift3_ptr,
+            mean3_ptr,
+            var3_ptr,
+            eps3,
+            folded_ptr + AT3,
+            folded_ptr + AT3 + (O3 * C3 + 15) // 16 * 16,
+            O3,
+            C3,
+            KIND3,
+            BLOCK_O3,
+            BLOCK_C3,
+        )
+    if n >= END3 and n < CONV_END0:
+        at = taps_ptr + TAPS_AT0
+        _transpose_tile(n - END3, conv0_ptr, at, CHANNELS0, TAPS0, CONV_BLOCK)
+    if n >= CONV_END0 and n < CONV_END1:
+        at = taps_ptr + TAPS_AT1
+        _transpose_tile(n - CONV_END0, conv1_ptr, at, CHANNELS1, TAPS1, CONV_BLOCK)
 
 
 @kernel(do_not_specialize=SIZES)
@@ -235,11 +411,77 @@ def _add_parts(parts_PC: Tensor, grid: tuple[int], block: Constants) -> Tensor:
     return sums_C
 
 
+class _FoldGrid(NamedTuple):
+    """How :func:`fold_all` divides its work; the sizes are those of pieces of its results."""
+
+    grid: tuple[int]
+    block: Constants
+    sizes: list[int]
+    taps_sizes: list[int]
+
+
 @functools.lru_cache(maxsize=1024)
-def _fold_grid(outputs: int, channels: int) -> tuple[tuple[int], Constants]:
-    block_c = min(power_of_two(channels), 256)
-    block_o = FOLD_TILE // block_c
-    return (-(-outputs // block_o),), constants(C=channels, BLOCK_O=block_o, BLOCK_C=block_c)
+def _fold_grid(
+    matrices: tuple[tuple[int, int, int], ...], convs: tuple[tuple[int, int], ...]
+) -> _FoldGrid:
+    """For outputs, channels and kind of each matrix, channels and taps of each convolution."""
+    values: dict[str, int] = {'CONV_BLOCK': CONV_BLOCK}
+    sizes, taps_sizes, end = [], [], 0
+    for slot in range(MATRICES):
+        outputs, channels, kind = matrices[slot] if slot < len(matrices) else (0, 1, 0)
+        block_c = min(power_of_two(channels), 256)
+        block_o = FOLD_TILE // block_c
+        end += -(-outputs // block_o)
+        names = ('O', 'C', 'KIND', 'AT', 'BLOCK_O', 'BLOCK_C', 'END')
+        found = (outputs, channels, kind, sum(sizes), block_o, block_c, end)
+        values |= {f'{name}{slot}': value for name, value in zip(names, found, strict=True)}
+        for size in (outputs * channels, outputs):
+            sizes += [size, -size % ALIGNMENT]
+    for slot in range(CONVS):
+        channels, taps = convs[slot] if slot < len(convs) else (0, 1)
+        end += -(-channels // CONV_BLOCK)
+        names = ('CHANNELS', 'TAPS', 'TAPS_AT', 'CONV_END')
+        found = (channels, taps, sum(taps_sizes), end)
+        values |= {f'{name}{slot}': value for name, value in zip(names, found, strict=True)}
+        taps_sizes += [channels * taps, -channels * taps % ALIGNMENT]
+    return _FoldGrid((end,), constants(**values), sizes, taps_sizes)
+
+
+def fold_all(
+    matrices: Sequence[Matrix], convs: Sequence[Tensor], dtype: torch.dtype
+) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+    """See ``ops/rows.py``."""
+    if len(matrices) > MATRICES or len(convs) > CONVS:
+        first, taps = fold_all(matrices[:MATRICES], convs[:CONVS], dtype)
+        more, more_taps = fold_all(matrices[MATRICES:], convs[CONVS:], dtype)
+        return first + more, taps + more_taps
+    shapes, tensors, epsilons = [], [], []
+    for weight, bias, scale, shift, running in matrices:
+        kind = 0 if scale is None else 1 if running is None else 2
+        shapes.append((weight.shape[0], weight.shape[1], kind))
+        mean, var, eps = running or (bias, bias, 0.0)
+        affine = (bias, bias) if scale is None else (scale, shift)
+        tensors += [weight.contiguous(), bias, *affine, mean, var]
+        epsilons.append(float(eps))
+    like_this = matrices[0].weight if matrices else convs[0]
+    tensors += [like_this] * (6 * MATRICES - len(tensors))
+    epsilons += [0.0] * (MATRICES - len(epsilons))
+    conv_shapes = tuple((w.shape[0], w[0].numel()) for w in convs)
+    grid, block, sizes, taps_sizes = _fold_grid(tuple(shapes), conv_shapes)
+    folded = torch.empty((sum(sizes),), dtype=dtype, device=like_this.device)
+    taps_like = convs[0] if convs else like_this
+    taps = torch.empty((sum(taps_sizes),), dtype=taps_like.dtype, device=like_this.device)
+    tensors += [*(w.contiguous() for w in convs), *(taps_like,) * (CONVS - len(convs))]
+    fold_all_kernel(grid, (*tensors, folded, taps), tuple(epsilons), block)
+    pieces, taps_pieces = folded.split_with_sizes(sizes), taps.split_with_sizes(taps_sizes)
+    found = [
+        (pieces[4 * slot].view(outputs, channels), pieces[4 * slot + 2])
+        for slot, (outputs, channels, _) in enumerate(shapes)
+    ]
+    return found, [
+        taps_pieces[2 * slot].view(count, channels)
+        for slot, (channels, count) in enumerate(conv_shapes)
+    ]
 
 
 def fold(
@@ -251,18 +493,8 @@ def fold(
     running: RunningNorm | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See ``ops/rows.py``."""
-    affine = scale_C is not None
-    if not affine and weight_OC.dtype == bias_O.dtype == dtype:
-        return weight_OC.contiguous(), bias_O
-    weight_OC = weight_OC.contiguous()
-    outputs, channels = weight_OC.shape
-    folded_OC, folded_O = like(weight_OC, dtype), like(bias_O, dtype)
-    scale_C, shift_C = (scale_C, shift_C) if affine else (bias_O, bias_O)
-    mean_C, var_C, eps = running or (bias_O, bias_O, 0.0)
-    grid, block = _fold_grid(outputs, channels)
-    tensors = weight_OC, bias_O, scale_C, shift_C, mean_C, var_C, folded_OC, folded_O
-    fold_kernel(grid, tensors, (outputs, float(eps)), block, (affine, running is not None))
-    return folded_OC, folded_O
+    matrix = Matrix(weight_OC, bias_O, scale_C, shift_C, running)
+    return fold_all([matrix], (), dtype)[0][0]
 
 
 def fold_grad(
