@@ -64,6 +64,8 @@ EVERY = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow, id=name) for name in CASES
 ]
 SIDES = (48, 64)
+# For exporters that take a side of 1 for a constant: stage 4 has more here.
+LARGER = (80, 112)
 FRAMES = 4
 
 

@@ -55,8 +55,8 @@ def test_layer_grad_cam_of_captum(name: str, place: str) -> None:
 def test_integrated_gradients_of_captum(name: str) -> None:
     """They add up to the difference of the logits (completeness), and are the reference's."""
     attr = pytest.importorskip('captum.attr', reason='captum is not installed')
-    case, model, reference, x = networks(name)
-    x = x[:1]
+    case, model, reference, _ = networks(name)
+    x = sample(case, batch=1, frames=2)
     ours, theirs = (
         attr.IntegratedGradients(net).attribute(x, target=TARGET, n_steps=24, internal_batch_size=8)
         for net in (model, reference)

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .networks import CASES, Case, assert_same, classifier, dense, reference_of, sample
+from .networks import (
+    CASES,
+    LARGER,
+    SIDES,
+    Case,
+    assert_same,
+    classifier,
+    dense,
+    reference_of,
+    sample,
+)
 
 onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -49,7 +59,7 @@ def run(file: Path, x: Tensor) -> list[Tensor]:
 
 def check(case: Case, model: nn.Module, tmp_path: Path, dynamo: bool, dynamic: bool) -> None:
     file = tmp_path / 'network.onnx'
-    x = sample(case, dtype=torch.float32)
+    x = sample(case, sides=LARGER if dynamic and dynamo else SIDES, dtype=torch.float32)
     export(model, case, x, file, dynamo, dynamic)
     onnx.checker.check_model(str(file), full_check=True)
     domains = {entry.domain for entry in onnx.load(str(file)).opset_import}
