@@ -37,8 +37,8 @@ ORDER = [
 ]
 PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 
-# Who knows of the fast forms within the network: the blocks, which ask the one door, and the network
-# for inference alone, which is folded by the same function.
+# Who knows of the fast forms within the network: the blocks, which ask the one door, and the
+# network for inference alone, which is folded by the same function.
 KNOW_FAST = {'models.blocks', 'models.folded'}
 
 

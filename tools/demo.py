@@ -175,10 +175,11 @@ def show_progress(shares: Iterator[tuple[float, str]], console: Console) -> None
             for share, loss in shares:
                 progress.update(bar, completed=share, loss=loss)
         return
-    started, due = time.monotonic(), 0.0
+    started, told = time.monotonic(), -1
     for share, loss in shares:
-        if share >= due or share == 1:
-            due = (share // STEP + 1) * STEP
+        steps = int(share / STEP + 1e-6)
+        if steps > told:
+            told = steps
             say(console, f'  {share:4.0%}  {time.monotonic() - started:4.0f} s  loss {loss}')
 
 

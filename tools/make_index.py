@@ -15,7 +15,7 @@ import yaml
 from result_tables import results_page
 
 from uniformer_mm.recipes import TOOLBOXES, Recipe, recipes
-from uniformer_mm.weights.zoo import Host
+from uniformer_mm.weights.zoo import Mirror
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE = '# Made by tools/make_index.py from uniformer_mm/recipes; not to be edited.\n'
@@ -84,7 +84,7 @@ def metafile(task: str) -> str:
 
 def _model(recipe: Recipe, config: str) -> dict:
     row = recipe.row
-    # mim lowers the case of these values, so no address of a case-sensitive host can be among them.
+    # mim lowers the case of these values: no address of a case-sensitive server can be among them.
     facts = {
         'Row': recipe.id,
         'Toolbox': recipe.toolbox,
@@ -106,18 +106,18 @@ def _model(recipe: Recipe, config: str) -> dict:
         metrics = {_METRICS.get(name, name): value for name, value in recipe.metrics.items()}
         result = {'Task': _TASKS[recipe.task], 'Dataset': _DATASETS[row.dataset]}
         model['Results'] = [result | {'Metrics': metrics}]
-    weights = [host.url for host in row.hosts if _is_direct(recipe, host)]
+    weights = [mirror.url for mirror in row.mirrors if _is_direct(recipe, mirror)]
     if weights:
         model['Weights'] = weights[0]
     return model
 
 
-def _is_direct(recipe: Recipe, host: Host) -> bool:
+def _is_direct(recipe: Recipe, mirror: Mirror) -> bool:
     """Whether a plain download of the file loads into the config without a conversion."""
     toolboxes = ('seg', 'det', 'pose', 'video')
     return (
-        host.kind in ('url', 'mirror')
-        and host.container == 'state_dict'
+        mirror.kind in ('url', 'mirror')
+        and mirror.container == 'state_dict'
         and recipe.task in toolboxes
     )
 

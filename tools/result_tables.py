@@ -33,7 +33,7 @@ has been trained or tested here.
 
 * FLOPs are multiply-adds of the input named beside them, in videos of all views; † marks published
   ones that are not those of the released network. "G counted" are those of the part named below
-  each table: convolutions, linear layers and attention products of one input (one view), without
+  each table: convolutions, linear layers and attention matmuls of one input (one view), without
   norms and activations. A test compares them with the network that the config builds.
 * Weights: `uniformer-mm zoo fetch NAME` with the name in the table, or `uniformer://NAME` as a
   checkpoint. A dash: never released.

@@ -131,7 +131,7 @@ def test_backbone_is_the_recipe_s(name: str) -> None:
 
 
 def test_the_eight_blocks_of_stage_3_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from uniformer_mm.models import uniformer
+    from uniformer_mm.models import checkpointing
 
     backbone = build_model(load()).backbone.train()
     seen = []
@@ -140,7 +140,7 @@ def test_the_eight_blocks_of_stage_3_are_recomputed(monkeypatch: pytest.MonkeyPa
         seen.append(block)
         return block(x)
 
-    monkeypatch.setattr(uniformer, 'checkpoint', spy)
+    monkeypatch.setattr(checkpointing, 'checkpoint', spy)
     backbone(torch.randn(1, 3, 64, 64))
     assert seen == list(backbone.blocks3)
 

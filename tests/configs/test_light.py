@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 from uniformer_mm.recipes import recipes
 
 from ..conftest import SMALL_LIGHT
-from ..video.test_recipes import find
+from ..datasets.test_recipes import find
 from .leaves import load, toolbox
 
 IMAGES = [r for r in recipes() if r.arch in ('xxs', 'xs') and r.task == 'cls']

@@ -47,9 +47,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 def test_objects_of_a_folder_as_coco_reads_them(carried, tmp_path, capsys) -> None:
     model, weights = carried('det')
     out = tmp_path / 'out'
-    status, text, _ = run(
-        capsys, model.samples[0].parent, '--weights', weights, '--out', out, '--batch', 2
-    )
+    status, text, _ = run(capsys, model.samples[0].parent, '--weights', weights, '--out', out)
     assert status == 0
     assert len(list(out.glob('*.png'))) == len(model.samples)
     coco = COCO(str(out / 'predictions.json'))

@@ -137,8 +137,8 @@ def test_zero_tokens_take_part_in_padded_windows() -> None:
     attn = layers.Attention(8, 4).double()
     x_BTHWC = torch.randn(2, 3, 5, 7, 8, dtype=torch.float64)
     shape = torch.Size((2, 8, 3, 5, 7))
-    windows = layers.split_windows(x_BTHWC.flatten(1, 3), shape, 4)
-    got = layers.join_windows(attn(windows), shape, 4).view_as(x_BTHWC)
+    windows = layers.split_windows(x_BTHWC.flatten(1, 3), shape, 3, 4)
+    got = layers.join_windows(attn(windows), shape, 3, 4).view_as(x_BTHWC)
     want = torch.empty_like(x_BTHWC)
     padded = F.pad(x_BTHWC, (0, 0, 0, 1, 0, 3))
     for b in range(2):

@@ -92,13 +92,20 @@ def test_repeats_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_second_derivative_is_refused() -> None:
-    """The kernels' gradients have none, and a silent zero would be worse than no answer."""
-    x, weight, bias, _ = Case((1, 4, 5, 3), (3, 3)).tensors('cpu')
-    y = depthwise_conv(x, weight, bias).square().sum()
-    (grad,) = torch.autograd.grad(y, x, create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
-        grad.square().sum().backward()
+@pytest.mark.parametrize('residual', [True, False])
+@pytest.mark.parametrize(
+    ('shape', 'kernel'), [((1, 3, 3, 2), (3, 3)), ((1, 2, 2, 2, 2), (3, 3, 3))]
+)
+def test_second_derivatives_are_right(shape: tuple, kernel: tuple, residual: bool) -> None:
+    case = Case(shape, kernel, torch.float64, torch.float64)
+    inputs = case.tensors('cpu')[:3]
+
+    def call(*tensors: torch.Tensor) -> torch.Tensor:
+        return depthwise_conv(*tensors, residual=residual)
+
+    assert torch.autograd.gradgradcheck(call, inputs)
+    x, weight, bias = inputs
+    assert torch.autograd.gradgradcheck(lambda x: call(x, weight.detach(), bias.detach()), x)
 
 
 def test_leaves_its_inputs_alone() -> None:

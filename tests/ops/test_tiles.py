@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor
 
 from uniformer_mm.ops.dispatch import MAX_MLP_CHANNELS, TRITON_DTYPES
@@ -113,7 +112,7 @@ class Warnings(logging.Handler):
 
 @pytest.fixture
 def warnings() -> list[str]:
-    logger, handler = MMLogger.get_current_instance(), Warnings()
+    logger, handler = logging.getLogger('uniformer_mm.ops.triton.tuning'), Warnings()
     logger.addHandler(handler)
     yield handler.texts
     logger.removeHandler(handler)

@@ -210,7 +210,8 @@ def ends_alike(one: Path, two: Path) -> list[str]:
     """Differences of the newest checkpoints of two runs, time stamps aside."""
     a, b = newest(one), newest(two)
     for checkpoint in (a, b):
-        for key in ('experiment_name', 'time'):
+        # The version of mmengine comes with the commit that is checked out at the moment.
+        for key in ('experiment_name', 'time', 'mmengine_version'):
             checkpoint['meta'].pop(key, None)
     return differences(a, b)
 

@@ -43,7 +43,7 @@ def test_wrong_arch(tmp_path, held, built, options, message):
 
 def test_light_checkpoints(tmp_path):
     state = classifier_state() | {'cls_token': torch.zeros(1, 1, 128)}
-    with pytest.raises(CheckpointError, match=r'light \(hourglass\) checkpoint'):
+    with pytest.raises(CheckpointError, match=r'lightweight \(hourglass\) checkpoint'):
         load_weights(UniFormer2d(TINY), save(tmp_path / 'w.pth', {'model': state}))
 
 

@@ -100,7 +100,11 @@ def test_clips_without_scales_into_a_network_with_them(tmp_path):
     ('held', 'built', 'message'),
     [
         ('xs', 'xxs', r"this checkpoint is xs.*build the model with arch='xs'"),
-        ('xxs', 'small_plus', r'light \(hourglass\) checkpoint \(xxs\); the model is small_plus'),
+        (
+            'xxs',
+            'small_plus',
+            r'lightweight \(hourglass\) checkpoint \(xxs\); the model is small_plus',
+        ),
         (
             'small',
             'xs',

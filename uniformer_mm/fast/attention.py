@@ -58,10 +58,10 @@ def _window_rows(
     B, length = shape[0], shape[2:].numel()
     one_channel = Size((B, 1, *shape[2:]))
     numbers = torch.arange(1, B * length + 1, device=device).view(B, length, 1)
-    windows = split_windows(numbers, one_channel, window_size)
+    windows = split_windows(numbers, one_channel, len(shape) - 2, window_size)
     sources = windows.flatten()
     positions = torch.arange(len(sources), device=device).view(windows.shape)
-    targets = join_windows(positions, one_channel, window_size).flatten()
+    targets = join_windows(positions, one_channel, len(shape) - 2, window_size).flatten()
     missing = (sources == 0).nonzero().flatten()
     return (sources - 1).clamp(min=0), targets, missing if missing.numel() else None
 

@@ -77,8 +77,8 @@ def attention_block(block: nn.Module, x: Tensor) -> Tensor:
 def _windowed(block: nn.Module, tokens: Tensor, x: Tensor, run: Callable[..., Tensor]) -> Tensor:
     if block.window_size is None:
         return run(block.attn, tokens)
-    windows = split_windows(tokens, x.shape, block.window_size)
-    return join_windows(run(block.attn, windows), x.shape, block.window_size)
+    windows = split_windows(tokens, x.shape, block.ndim, block.window_size)
+    return join_windows(run(block.attn, windows), x.shape, block.ndim, block.window_size)
 
 
 def _divided(block: nn.Module, x: Tensor, run: Callable[..., Tensor]) -> Tensor:

@@ -97,6 +97,9 @@ def _predict(args: Namespace) -> int:
         detector_weights=args.detector_weights,
     )
     report = plain_console(stderr=args.json)
+    if not args.json and not sys.stdout.isatty():
+        # A bar on a terminal takes over sys.stdout; what goes to a file shall go there.
+        report.file = sys.stdout
     sources = list(find_sources([_camera(item) for item in args.inputs]))
     unread, interrupted = 0, False
     with Writer(args.out, predictor, args.score) as writer:
@@ -156,6 +159,8 @@ def _shown(outcomes: Iterator[Outcome], total: int) -> Iterable[Outcome]:
                 if outcome.source is not source:
                     bars.advance(bar, 0 if source is None else 1)
                     source = outcome.source
+                if outcome.frame is not None:
+                    bars.update(bar, description=f'frame {outcome.frame}')
                 yield outcome
             bars.update(bar, completed=total)
         return

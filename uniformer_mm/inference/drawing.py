@@ -105,28 +105,21 @@ def place_labels(
     Returns:
         The upper left corner of each label, inside the image.
     """
-    taken: list[tuple[int, int, int, int]] = []
+    taken = np.zeros((0, 4), dtype=int)
     for (x0, y0, x1, y1), (w, h) in zip(np.asarray(boxes).tolist(), sizes, strict=True):
         wishes = [(x0, y0 - h), (x0, y0), (x0, y1), (x1 - w, y0 - h), (x1 - w, y1 - h)]
-        # Then whatever is free, nearest to the wanted place.
-        steps = range(0, height, max(h // 2, 1))
-        column = sorted(((x0, y) for y in steps), key=lambda place: abs(place[1] - y0 + h))
-        others = [(x, y) for y in steps for x in range(0, width, max(w // 2, 1))]
-        others.sort(key=lambda place: abs(place[0] - x0) + abs(place[1] - y0 + h))
-        inside = [
-            (min(max(x, 0), max(width - w, 0)), min(max(y, 0), max(height - h, 0)))
-            for x, y in (*wishes, *column, *others)
-        ]
-        chosen = next((p for p in inside if not _hits(p, (w, h), taken)), inside[0])
-        taken.append((*chosen, w, h))
-    return [(x, y) for x, y, _, _ in taken]
-
-
-def _hits(place: tuple[int, int], size: tuple[int, int], taken: list) -> bool:
-    (x, y), (w, h) = place, size
-    return any(
-        x < tx + tw and tx < x + w and y < ty + th and ty < y + h for tx, ty, tw, th in taken
-    )
+        # Then whatever is free, nearest to the first wish.
+        ys, xs = np.mgrid[0 : max(height - h, 0) + 1 : h // 2, 0 : max(width - w, 0) + 1 : w // 2]
+        others = np.stack([xs.ravel(), ys.ravel()], axis=1)
+        others = others[np.argsort(np.abs(others - wishes[0]).sum(1), kind='stable')]
+        places = np.concatenate([np.array(wishes, dtype=int), others])
+        places = places.clip(0, (max(width - w, 0), max(height - h, 0)))
+        left, top = places.T[:, :, None]
+        hit = (left < taken[:, 2]) & (taken[:, 0] < left + w)
+        hit &= (top < taken[:, 3]) & (taken[:, 1] < top + h)
+        x, y = places[hit.any(1).argmin()]
+        taken = np.concatenate([taken, [[x, y, x + w, y + h]]])
+    return [(x, y) for x, y, _, _ in taken.tolist()]
 
 
 def _with_labels(

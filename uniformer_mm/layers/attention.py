@@ -29,7 +29,10 @@ class Attention(nn.Module):
     def attend(self, qkv: Tensor) -> Tensor:
         """What lies between the projections. Shape: ``(B, N, 3 C) -> (B, N, C)``."""
         # Parts of the last axis: the gradient of the whole is then one concatenation.
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in qkv.chunk(3, dim=-1)
-        )
-        return attention(q, k, v).transpose(1, 2).flatten(2)
+        q, k, v = qkv.chunk(3, dim=-1)
+        y = attention(self.heads(q), self.heads(k), self.heads(v))
+        return y.transpose(1, 2).flatten(2)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """Shape: ``(B, N, C) -> (B, heads, N, head_dim)``."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -12,22 +12,19 @@ from torch import Size, Tensor
 from torch.nn import functional as F  # noqa: N812
 
 
-def _frames(shape: Size) -> int:
-    return shape[2] if len(shape) == 5 else 1
-
-
-def split_windows(tokens: Tensor, shape: Size, window_size: int) -> Tensor:
+def split_windows(tokens: Tensor, shape: Size, ndim: int, window_size: int) -> Tensor:
     """The windows of a map, tokens in the order frame, row, column.
 
     Args:
         tokens: ``(B, N, C)``, the tokens of a map.
         shape: Of the map, ``(B, C, *S)``.
+        ndim: Number of axes S.
         window_size: Side of a window.
 
     Returns:
         ``(G, T w w, C)`` with the windows of a sample in the order row, column.
     """
-    T, H, W, w = _frames(shape), shape[-2], shape[-1], window_size
+    T, H, W, w = shape[2] if ndim == 3 else 1, shape[-2], shape[-1], window_size
     rows, cols = (H + w - 1) // w, (W + w - 1) // w
     x = tokens.reshape(shape[0], T, H, W, shape[1])
     # More than can be missing, then cut: padding by a number that depends on the size, and may be
@@ -37,9 +34,9 @@ def split_windows(tokens: Tensor, shape: Size, window_size: int) -> Tensor:
     return x.reshape(shape[0] * rows * cols, T * w * w, shape[1])
 
 
-def join_windows(windows: Tensor, shape: Size, window_size: int) -> Tensor:
+def join_windows(windows: Tensor, shape: Size, ndim: int, window_size: int) -> Tensor:
     """The inverse of :func:`split_windows`, without what was padded. Returns ``(B, N, C)``."""
-    T, H, W, w = _frames(shape), shape[-2], shape[-1], window_size
+    T, H, W, w = shape[2] if ndim == 3 else 1, shape[-2], shape[-1], window_size
     rows, cols = (H + w - 1) // w, (W + w - 1) // w
     # Columns before rows: with rows first it would depend on the size whether the cut is a view,
     # and that is another graph to a compiler.

@@ -139,8 +139,8 @@ class GlobalBlock(Block):
         """Attention among all tokens of a map of ``shape``, or in its windows."""
         if self.window_size is None:
             return self.attn(tokens)
-        windows = split_windows(tokens, shape, self.window_size)
-        return join_windows(self.attn(windows), shape, self.window_size)
+        windows = split_windows(tokens, shape, self.ndim, self.window_size)
+        return join_windows(self.attn(windows), shape, self.ndim, self.window_size)
 
 
 class DividedBlock(GlobalBlock):

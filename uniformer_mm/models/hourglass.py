@@ -17,6 +17,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import torch
+import torch.fx
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -26,6 +27,15 @@ from .blocks import GlobalBlock
 
 # Sums of scores below it count as 0: gradients through them would overflow float32.
 LEAST_TOTAL = 1e-30
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: shares of thousands of tokens need more than half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+# A tracer records the call: its own values have no dtype.
+torch.fx.wrap('wide')
 
 
 class ClassAttention(Attention):
@@ -58,13 +68,8 @@ class ClassAttention(Attention):
     def class_scores(self, qkv: Tensor) -> Tensor:
         """One row of the attention matrix, which the fused attention never holds."""
         q, k, _ = qkv.chunk(3, dim=-1)
-        q_BM1D, k_BMLD = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q[:, :1], k)
-        )
-        logits_BM1L = (q_BM1D * self.head_dim**-0.5) @ k_BMLD.transpose(2, 3)
-        # Shares of thousands of tokens need more than half precision.
-        dtype = torch.promote_types(logits_BM1L.dtype, torch.float32)
-        return logits_BM1L.softmax(-1, dtype=dtype).mean(1)[:, 0, 1:]
+        logits_BM1L = (self.heads(q[:, :1]) * self.head_dim**-0.5) @ self.heads(k).transpose(2, 3)
+        return wide(logits_BM1L).softmax(-1).mean(1)[:, 0, 1:]
 
 
 class HourglassBlock(GlobalBlock):
@@ -198,8 +203,9 @@ def pool_scores(scores: Tensor) -> Tensor:
     """
     # Frames, if there are any, take the place of channels.
     pooled = F.avg_pool2d(scores, 2)
-    before, after = (x.flatten(1).sum(1) for x in (scores, pooled))
-    return pooled * (before / divisor(after)).view(-1, *(1,) * (scores.ndim - 1))
+    flat = pooled.flatten(1)
+    before, after = scores.flatten(1).sum(1, keepdim=True), flat.sum(1, keepdim=True)
+    return (flat * (before / divisor(after))).reshape(pooled.shape)
 
 
 def divisor(total: Tensor) -> Tensor:

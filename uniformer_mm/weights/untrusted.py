@@ -416,8 +416,10 @@ def _from_stream(file: BinaryIO, size: int) -> Any:
             raise Refused('a view of a storage, as torch 0.3 wrote')
         declared[key] = dtype, count
         total = sum(number * kind.itemsize for kind, number in declared.values())
-        if total > size or len(declared) > _MOST_STORAGES:
-            raise Refused(f'storages of {total:,} bytes in a file of {size:,}')
+        if total > size:
+            raise EOFError(f'storages of {total:,} bytes in a file of {size:,}')
+        if len(declared) > _MOST_STORAGES:
+            raise Refused(f'{len(declared):,} storages')
         # Shapes are checked the second time; nothing is taken from this pass.
         return _Storage(bytearray(), dtype)
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..torch import depthwise as plain
-from . import depthwise
 from .tiles import FORWARD, WEIGHT_GRAD, Tile, default_tile, key, save_tuned
 
 PATCHES = ((1, 4), (1, 7), (1, 8), (2, 4), (2, 7), (2, 8), (4, 4), (4, 7), (7, 7))
@@ -95,6 +94,8 @@ def tune(
     if device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('tune needs a GPU; without one the tiles of the table are used.')
     from triton.errors import TritonError
+
+    from . import depthwise
 
     draw = torch.Generator(device).manual_seed(0)
     random = {'generator': draw, 'device': device}
