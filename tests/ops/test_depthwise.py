@@ -262,10 +262,13 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> 
     assert depthwise_conv(x, weight, backend='auto').shape == x.shape
     cpu = torch.device('cpu')
     monkeypatch.setattr(dispatch.importlib.util, 'find_spec', lambda _: None)
+    dispatch._why_not_triton.cache_clear()
     reason = dispatch.why_not_triton_depthwise(cpu, torch.float32, (3, 3))
     assert reason == 'the package triton is not installed'
     monkeypatch.setattr(torch, '__version__', '2.1.2+cpu')
+    dispatch._why_not_triton.cache_clear()
     reason = dispatch.why_not_triton_depthwise(cpu, torch.float32, (3, 3))
+    dispatch._why_not_triton.cache_clear()
     assert reason == 'torch 2.1.2+cpu is older than 2.4'
 
 
