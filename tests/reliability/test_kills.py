@@ -143,6 +143,7 @@ def prints(training: Training, pattern: str):
     return lambda: re.search(pattern, training.printed()) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_three_kills_change_nothing(tmp_path, train):
     straight = train('seg', tmp_path / 'straight')
